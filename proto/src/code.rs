@@ -297,6 +297,8 @@ codes! {
     NotLeft = 5023, false, "Leave the channel first.";
     /// A name that cannot be given to an agent.
     ContactInvalid = 5024, false, "Give a name of letters, digits, `-`, `_`, `.` or `@`, at most 64 bytes long, that is not an id.";
+    /// Nobody has answered a request in time.
+    NoReply = 5025, true, "Check that an agent that answers runs; call again with the same id to wait on, without sending again.";
     /// The sent message may be among entries that the log no longer keeps.
     DeliveryUnknown = 5030, false, "Members may have read it: ask them, or send it again as a new message.";
     /// This agent cannot follow the group's changes.

@@ -4,7 +4,7 @@ mod receiver;
 
 pub use receiver::Events;
 
-use crate::engine::LostReason;
+use crate::engine::{LostReason, UnreadableCause};
 use serde::{Deserialize, Serialize};
 use skytale_proto::{AccountId, AgentId, ChannelId, Code, Digest, EndpointId, FrameId, Offset, Policy};
 use std::time::Duration;
@@ -266,6 +266,17 @@ pub enum Event {
         /// The agent had asked for it.
         left: bool,
     },
+    /// An agent that [`Channel::ensure_members`](crate::channel::Channel::ensure_members) was to add is not a member yet, and
+    /// what was sent after that waits for it no longer: the agent cannot read it. The addition is tried again all the
+    /// same, until it succeeds or is cancelled.
+    MemberNotAdded {
+        /// The channel.
+        channel: ChannelId,
+        /// Who is not added.
+        agent: AgentId,
+        /// Why.
+        code: Code,
+    },
     /// The agent itself is no longer in a channel. Its history stays readable; the group's secrets are gone.
     Left {
         /// The channel.
@@ -364,6 +375,9 @@ pub enum Event {
         /// Its frame id, where there was a frame.
         frame_id: Option<FrameId>,
         /// Why.
+        #[serde(default)]
+        cause: UnreadableCause,
+        /// Why, in words.
         reason: String,
     },
     /// An entry's header contradicts its content, or its author may not do what it does. It was not applied, by any member; an
@@ -447,6 +461,7 @@ impl Event {
             | Self::Rebooted { channel, .. }
             | Self::MemberAdded { channel, .. }
             | Self::MemberRemoved { channel, .. }
+            | Self::MemberNotAdded { channel, .. }
             | Self::Left { channel, .. }
             | Self::Message { channel, .. }
             | Self::Delivered { channel, .. }

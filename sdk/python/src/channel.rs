@@ -1,7 +1,7 @@
 //! Channels.
 
 use crate::error;
-use crate::messages::{Messages, outgoing};
+use crate::messages::{Message, Messages, outgoing};
 use crate::process::{awaitable, same};
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBytes};
@@ -9,6 +9,7 @@ use skytale_proto::{AgentId, Code, FrameId, Offset};
 use skytale_sdk::channel::Delivered;
 use skytale_sdk::engine::{Message as Kept, QueuedKind};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A message of the history as Python gets it: id, author, offset, sent_ms, time_ms, payload, reply_to, content type, own.
 type Row = (
@@ -63,7 +64,7 @@ impl Channel {
         self.channel.id().to_string()
     }
 
-    #[pyo3(signature = (payload, content_type=None, key=None, reply_to=None))]
+    #[pyo3(signature = (payload, content_type=None, key=None, reply_to=None, wait=false))]
     fn send<'py>(
         &self,
         py: Python<'py>,
@@ -71,12 +72,42 @@ impl Channel {
         content_type: Option<String>,
         key: Option<String>,
         reply_to: Option<&str>,
+        wait: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let mut message = outgoing(payload, content_type, key);
         if let Some(reply_to) = reply_to {
             message = message.reply_to(frame_id(reply_to)?);
         }
-        call!(self, py, |channel| channel.send_message(message).await.map(Sent::new))
+        call!(self, py, |channel| {
+            let sent = match wait {
+                true => channel.send_when_room(message).await,
+                false => channel.send_message(message).await,
+            };
+            sent.map(Sent::new)
+        })
+    }
+
+    /// Sends a message and gives the first one that answers it.
+    #[pyo3(signature = (payload, seconds=None, content_type=None, key=None))]
+    fn request<'py>(
+        &self,
+        py: Python<'py>,
+        payload: &[u8],
+        seconds: Option<f64>,
+        content_type: Option<String>,
+        key: Option<String>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let request = outgoing(payload, content_type, key);
+        // What is no duration is longer than any that is one, or none at all.
+        let timeout = match seconds {
+            Some(seconds) if seconds <= 0.0 => Duration::ZERO,
+            Some(seconds) => Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
+            None => Duration::MAX,
+        };
+        call!(self, py, |channel| channel
+            .request(request, timeout)
+            .await
+            .map(Message::new))
     }
 
     fn messages(&self) -> PyResult<Messages> {
@@ -146,21 +177,24 @@ impl Channel {
         })
     }
 
-    /// What waits to be delivered: id, kind, since_ms, bytes, attempts.
+    /// What waits to be delivered: id, kind, since_ms, bytes, attempts, payload, reply_to, content type.
     fn outbox<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         call!(self, py, |channel| {
             let queued = channel.outbox().await;
             queued.map(|queued| {
-                let row = |queued: &skytale_sdk::engine::Queued| {
+                let row = |queued: skytale_sdk::engine::Queued| {
                     (
                         queued.frame_id.to_string(),
                         kind(queued.kind),
                         queued.since_ms,
                         queued.bytes,
                         queued.attempts,
+                        queued.payload.map(Payload),
+                        queued.properties.reply_to.map(|id| id.to_string()),
+                        queued.properties.content_type,
                     )
                 };
-                queued.iter().map(row).collect::<Vec<_>>()
+                queued.into_iter().map(row).collect::<Vec<_>>()
             })
         })
     }
@@ -169,7 +203,7 @@ impl Channel {
 const fn kind(kind: QueuedKind) -> &'static str {
     match kind {
         QueuedKind::Message => "message",
-        QueuedKind::Add => "add",
+        QueuedKind::Add | QueuedKind::AddWaiting => "add",
         QueuedKind::Remove => "remove",
         QueuedKind::UpdateKeys => "rotate",
         QueuedKind::Leave => "leave",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import skytale
+import skytale.sync
 from conftest import Node
 
 
@@ -98,6 +99,80 @@ async def test_members_are_ensured_offline_and_again(agent) -> None:
     await bob.join("tasks")
     await channel.ensure_members([bob.id])
     assert set(await channel.members()) == {alice.id, bob.id}
+
+
+async def test_what_is_sent_offline_after_members_were_ensured_is_read_by_them(agent) -> None:
+    alice, bob = await agent("alice", connect=False), await agent("bob")
+    await bob.caught_up()
+    channel = await alice.ensure_channel("tasks")
+    await channel.ensure_members([bob.id])
+    await channel.send("for bob")
+    added, message = await channel.outbox(), None
+    assert [(queued.kind, queued.payload) for queued in added] == [("internal", None), ("add", None), ("message", b"for bob")]
+    await alice.connect()
+    async for message in (await bob.join("tasks")).messages():
+        break
+    assert message is not None and message.text() == "for bob"
+
+
+async def test_an_agent_that_cannot_be_added_holds_back_nothing_for_ever(agent) -> None:
+    alice = await agent("alice", connect=False)
+    channel = await alice.ensure_channel("tasks")
+    await channel.ensure_members(["cd" * 32])
+    sent = await channel.send("hello")
+    # Whoever no longer wants it takes it back.
+    await channel.remove(["cd" * 32])
+    await alice.connect()
+    assert await sent.delivered() is not None
+
+
+async def test_a_request_gives_its_answer_and_goes_on_after_a_timeout_and_a_restart(agent) -> None:
+    alice, bob, ours, theirs = await pair(agent)
+    with pytest.raises(skytale.NoReply) as raised:
+        await ours.request(json={"n": 1}, key="one", timeout=0)
+    assert isinstance(raised.value, TimeoutError) and raised.value.code == "SKY-5025" and raised.value.retryable
+    assert pickle.loads(pickle.dumps(raised.value)).help == raised.value.help
+    await alice.close()
+    async for question in theirs.messages():
+        await question.reply(json={"n": 2})
+        break
+    alice = await agent("alice")
+    ours = await alice.ensure_channel("tasks")
+    answer = await ours.request(json={"n": 1}, key="one", timeout=60)
+    assert answer.json() == {"n": 2} and answer.author == bob.id
+    # It is a message like others, for whoever reads them.
+    async for message in ours.messages():
+        assert message.id == answer.id
+        await message.ack()
+        break
+    assert (await ours.info()).unacked == 0
+    assert len([kept for kept in await theirs.history() if not kept.own]) == 1, "it was sent once"
+
+
+async def test_a_program_without_an_event_loop_makes_requests_too(agent, node: Node, tmp_path: Path) -> None:
+    bob = await agent("bob")
+    await bob.caught_up()
+
+    def ask() -> object:
+        with skytale.sync.Agent.open(tmp_path / "alice.vault", api_url=node.api_url, api_key=node.api_key) as alice:
+            channel = alice.ensure_channel("tasks")
+            channel.ensure_members([bob.id])
+            return channel.request(json={"n": 3}, timeout=60).json()
+
+    asking = asyncio.ensure_future(asyncio.to_thread(ask))
+    async for question in (await bob.join("tasks")).messages():
+        await question.reply(json=question.json()["n"] ** 2)
+        break
+    assert await asking == 9
+
+
+async def test_the_outbox_shows_what_waits(agent) -> None:
+    alice = await agent("alice", connect=False)
+    channel = await alice.ensure_channel("alone")
+    first = await channel.send("one", wait=True)
+    await channel.send(json=2, reply_to=first.id)
+    shown = [(queued.payload, queued.reply_to, queued.content_type) for queued in await channel.outbox()]
+    assert shown[-2:] == [(b"one", None, "text/plain; charset=utf-8"), (b"2", first.id, "application/json")]
 
 
 async def test_a_merged_stream_takes_in_channels_that_come_later(agent) -> None:

@@ -68,6 +68,10 @@ pub struct DriverConfig {
     pub events_max: usize,
     /// How long an operation that needs the relay (a claim of KeyPackages) waits for a session.
     pub online_timeout: Duration,
+    /// How long what was sent after [`Channel::ensure_members`](crate::channel::Channel::ensure_members) waits for an agent that
+    /// has no KeyPackages on offer, from the first attempt to add it on. Time without a session does not count before that
+    /// attempt.
+    pub member_wait: Duration,
     /// How often the stock of KeyPackages is counted when nothing else gives reason to.
     pub stock_interval: Duration,
 }
@@ -121,6 +125,7 @@ impl Default for DriverConfig {
             inbox_messages_max: 10_000,
             events_max: 4_096,
             online_timeout: Duration::from_secs(30),
+            member_wait: Duration::from_secs(60),
             stock_interval: Duration::from_secs(300),
         }
     }

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
+use tracing::Span;
 use zeroize::Zeroizing;
 
 /// How often histories are looked at, where there are calls at all.
@@ -69,6 +70,12 @@ impl Actor {
     }
 }
 
+/// What the log lines of an agent's work are in, whatever task or thread writes them. Its level is the highest one, so that every
+/// filter that keeps a line keeps its span, too.
+pub(crate) fn span(agent: AgentId) -> Span {
+    tracing::error_span!(target: "skytale_sdk", "agent", agent_id = %agent)
+}
+
 /// The engine, from outside its thread. Calls are done in the order in which they came. One that has begun is finished,
 /// whether or not its caller still waits, and what it brought is reported by the thread itself. One whose caller goes before it
 /// has begun is not done.
@@ -80,6 +87,7 @@ pub(crate) struct Core {
     ended: watch::Receiver<bool>,
     pub(crate) bus: Arc<Bus>,
     pub(crate) agent: AgentId,
+    span: Span,
     owner: Option<Owner>,
 }
 
@@ -130,10 +138,13 @@ impl Core {
                     return;
                 }
             }
-            let first = (engine.agent_id(), engine.endpoint_secret());
+            let agent = engine.agent_id();
+            let first = (agent, engine.endpoint_secret());
             if opened.send(Ok::<_, EngineError>(first)).is_err() {
                 return;
             }
+            let span = span(agent);
+            let _in_span = span.enter();
             let mut actor = Actor {
                 engine,
                 bus: thread_bus,
@@ -155,6 +166,7 @@ impl Core {
             ended,
             bus,
             agent,
+            span: span(agent),
             owner: None,
         };
         Ok((core, secret))
@@ -170,8 +182,14 @@ impl Core {
             ended,
             bus,
             agent,
+            span: span(agent),
             owner: Some(owner),
         }
+    }
+
+    /// For log lines of the agent's work.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
     }
 
     /// The process that has the vault open, if it is not this one.

@@ -1,25 +1,30 @@
 //! Adds agents that could not be added when it was asked for, once they have KeyPackages on offer.
 
+use super::AgentError;
 use super::backoff::Backoff;
 use super::running::{End, Ground};
 use crate::channel::Channel;
-use crate::engine::DeferredAdd;
+use crate::engine::{ClaimedPackage, DeferredAdd, EngineError};
 use crate::event::Event;
-use skytale_proto::Code;
+use skytale_proto::{ChannelId, Code, FrameId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Between attempts. Each may be an entry in the log of the agent that is to be added.
 const RETRY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3_600));
+/// The same, as long as what is sent waits for an addition. An agent that has nothing on offer refuses without an entry.
+const HOLDING_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// How long one attempt may take.
 const TRY_MAX: Duration = Duration::from_secs(3);
 /// How long after its beginning a round makes new attempts: an agent is not current before the first round is over.
 const ROUND_MAX: Duration = Duration::from_secs(5);
 
-/// Tries what waits, for the whole session: at its beginning, when there is more, and now and then.
+/// Tries what waits, for the whole session: at its beginning, when there is more, and now and then; often as long as it holds
+/// back what is sent.
 pub(super) async fn keep(ground: Ground) -> End {
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    let mut holding = Backoff::new(HOLDING_RETRY.0, HOLDING_RETRY.1);
     loop {
         let bus = &ground.core.bus;
         let waiting = match ground.core.try_call(|actor| actor.engine.deferred_to_try()).await {
@@ -33,47 +38,96 @@ pub(super) async fn keep(ground: Ground) -> End {
             }
         };
         let began = Instant::now();
+        let mut holds = false;
         for add in waiting {
-            if began.elapsed() < ROUND_MAX {
-                attempt(&ground, add).await;
+            holds |= add.holds;
+            if began.elapsed() < ROUND_MAX && attempt(&ground, add).await {
+                holding.reset();
             }
         }
         bus.readiness.send_modify(|ready| ready.deferred = true);
+        let pause = match holds {
+            true => holding.next(None),
+            false => backoff.next(None),
+        };
         tokio::select! {
-            () = bus.deferred_changed.notified() => backoff.reset(),
-            () = sleep(backoff.next(None)) => {}
+            () = bus.deferred_changed.notified() => {
+                backoff.reset();
+                holding.reset();
+            }
+            () = sleep(pause) => {}
         }
     }
 }
 
-async fn attempt(ground: &Ground, DeferredAdd { channel, agent, .. }: DeferredAdd) {
+/// Why an attempt did not succeed.
+struct Missed {
+    code: Code,
+    /// How long what waits for the addition waits on; `None` where the agent to be added has nothing to do with it.
+    hold: Option<Duration>,
+}
+
+impl Missed {
+    fn of(error: &AgentError, member_wait: Duration) -> Self {
+        let code = error.code();
+        let hold = match error {
+            AgentError::Engine(EngineError::KeyPackageExpired { .. } | EngineError::KeyPackageEarly { .. }) => {
+                Some(member_wait)
+            }
+            _ if matches!(code, Code::KeyPackagesExhausted | Code::UnknownLog) => Some(member_wait),
+            error if error.is_own() || error.is_retryable() => None,
+            _ => Some(Duration::ZERO),
+        };
+        Self { code, hold }
+    }
+}
+
+/// Whether the agent could be added.
+async fn attempt(ground: &Ground, DeferredAdd { channel, agent, .. }: DeferredAdd) -> bool {
     let claiming = Channel::new(Arc::clone(&ground.core), channel, ground.config.online_timeout);
-    let told = match timeout(TRY_MAX, claiming.claim(agent)).await {
-        Ok(Ok(package)) => {
-            let added = ground.core.try_call(move |actor| {
-                let queued = actor.engine.add_deferred(channel, package)?;
-                actor.bus.signals(channel).work.notify_one();
-                Ok(queued)
-            });
-            added
-                .await
-                .map(|queued| tracing::info!(%channel, %agent, ?queued, "adding an agent that was away"))
-        }
-        refused => {
-            let code = refused.map_or(Code::Offline, |error| {
-                error.err().map_or(Code::Offline, |error| error.code())
-            });
-            tracing::debug!(%channel, %agent, %code, "an agent cannot be added yet");
-            let refused = ground
-                .core
-                .try_call(move |actor| actor.engine.deferred_refused(channel, agent, code));
-            refused.await
-        }
+    let member_wait = ground.config.member_wait;
+    let missed = match timeout(TRY_MAX, claiming.claim(agent)).await {
+        Ok(Ok(package)) => match add(ground, channel, package).await {
+            Ok(queued) => {
+                tracing::info!(%channel, %agent, ?queued, "adding an agent that was away");
+                return true;
+            }
+            Err(error) => Missed::of(&error, member_wait),
+        },
+        Ok(Err(error)) => Missed::of(&error, member_wait),
+        Err(_) => Missed {
+            code: Code::Offline,
+            hold: None,
+        },
     };
-    if let Err(error) = told {
+    let Missed { code, hold } = missed;
+    tracing::debug!(%channel, %agent, %code, "an agent cannot be added yet");
+    let told = ground.core.try_call(move |actor| {
+        let Some(hold) = hold else {
+            return actor.engine.deferred_refused(channel, agent, code);
+        };
+        let events = actor.engine.deferred_failed(channel, agent, code, hold)?;
+        if !events.is_empty() {
+            // What waited for it goes out.
+            actor.bus.signals(channel).work.notify_one();
+        }
+        actor.bus.tell_all(events);
+        Ok(())
+    });
+    if let Err(error) = told.await {
         ground.core.bus.tell(Event::VaultFailed {
             code: error.code(),
             reason: error.to_string(),
         });
     }
+    false
+}
+
+async fn add(ground: &Ground, channel: ChannelId, package: ClaimedPackage) -> Result<Option<FrameId>, AgentError> {
+    let added = ground.core.try_call(move |actor| {
+        let queued = actor.engine.add_deferred(channel, package)?;
+        actor.bus.signals(channel).work.notify_one();
+        Ok(queued)
+    });
+    added.await
 }

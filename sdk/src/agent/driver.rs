@@ -28,6 +28,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// How long verdicts that are on their way are waited for before the work moves to another relay node.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
@@ -289,12 +290,12 @@ impl Driver {
             Ended::Moved(next, Left { error, .. }) => {
                 bus.session.send_replace(Some(next.clone()));
                 tracing::info!(code = %error.code(), %error, from = %relay, to = %next.relay(), "moved");
-                self.tasks.spawn(async move { session.close().await });
+                self.tasks.spawn(async move { session.close().await }.in_current_span());
             }
             Ended::Lost(Left { error, .. }) => {
                 bus.session.send_replace(None);
                 // Over HTTPS it has an endpoint of its own, whose end takes seconds where the relay node is dead: nobody waits.
-                self.tasks.spawn(async move { session.close().await });
+                self.tasks.spawn(async move { session.close().await }.in_current_span());
                 tracing::info!(code = %error.code(), %error, "disconnected");
                 bus.tell(Event::Disconnected {
                     code: error.code(),

@@ -60,9 +60,11 @@ impl Agent {
         Ok(self.handle(found.await?))
     }
 
-    /// The channel of a label, which another agent has made and adds this one to: at once where it is there, else as soon as this
-    /// agent is added to a channel that has no label yet; that one gets it. Waits as long as it takes, and for the reason
-    /// why it cannot be: see [waits](Agent#waits). Cancel-safe.
+    /// The channel of a label, which another agent has made and adds this one to: at once where it is there, else the channel of
+    /// the oldest of this agent's [invitations](Agent::invitations), now or as soon as there is one; it gets the label,
+    /// which accepts the invitation. An invitation that came while the program did not run is there when it begins again.
+    ///
+    /// Waits as long as it takes, and for the reason why it cannot be: see [waits](Agent#waits). Cancel-safe.
     pub async fn join(&self, label: &str) -> Result<Channel, AgentError> {
         // Before the look: what comes during it is seen.
         let mut events = self.events();
@@ -91,11 +93,11 @@ impl Agent {
                     if let Some(channel) = of_label(&channels, &label) {
                         return Ok(Some(channel));
                     }
-                    let Some(channel) = of_label(&channels, "") else {
+                    let Some(invited) = actor.engine.invitations()?.first().copied() else {
                         return Ok(None);
                     };
-                    actor.engine.relabel(channel, &label)?;
-                    Ok(Some(channel))
+                    actor.engine.relabel(invited.channel, &label)?;
+                    Ok(Some(invited.channel))
                 });
                 found.await?
             }
@@ -105,18 +107,22 @@ impl Agent {
 }
 
 impl Channel {
-    /// Sees to it that agents are members: those that are not yet are added once they have KeyPackages on offer and this agent is
-    /// online ([`Channel::add_later`]). Members, this agent itself and those that wait already are left out; it is no
-    /// error where nobody is left. Durable when this returns.
+    /// Makes agents members, before anything that is sent after this call: each one that is no member is added once it has
+    /// KeyPackages on offer and this agent is online. Durable when this returns, also offline; members and this agent itself
+    /// are left out, so a program calls it each time it begins.
+    ///
+    /// What is sent after this call waits in the outbox until the additions are in the log, and is encrypted only then: those
+    /// who were added read it. What was sent before is not held up.
+    ///
+    /// An agent that does not let itself be added (it gave no consent, say) holds back nothing. One that offers no KeyPackages,
+    /// since it was never online or does not exist, does so for
+    /// [`DriverConfig::member_wait`](crate::agent::DriverConfig::member_wait). [`Event::MemberNotAdded`] then says that
+    /// sending goes on without it; it is added as soon as that is possible. [`Channel::remove`] and [`Channel::cancel_add`]
+    /// cancel an addition that waits, and [`Channel::leave`] all of them.
+    ///
+    /// [`Code::PolicyForbids`](skytale_proto::Code::PolicyForbids) where only admins may add agents.
     pub async fn ensure_members(&self, agents: &[AgentId]) -> Result<(), AgentError> {
-        let members = self.members().await?;
-        let missing: Vec<AgentId> = (agents.iter().copied())
-            .filter(|agent| !members.contains(agent))
-            .collect();
-        match missing.is_empty() {
-            true => Ok(()),
-            false => self.add_later(&missing).await,
-        }
+        self.add_before(agents).await
     }
 }
 

@@ -29,6 +29,20 @@ pub enum AgentError {
         /// Why.
         code: Code,
     },
+    /// Nobody has answered a request in time. It is not taken back: an answer may still come.
+    #[error(
+        "no answer to request {frame_id} within {} s: {}",
+        waited.as_secs(),
+        if *delivered { "it was delivered" } else { "it is not delivered yet" }
+    )]
+    NoReply {
+        /// The request's frame.
+        frame_id: FrameId,
+        /// The request is in the log; else it waits in the outbox.
+        delivered: bool,
+        /// How long the call waited.
+        waited: Duration,
+    },
     /// An agent cannot be added: no KeyPackage of it is to be had.
     #[error("{agent} cannot be added: {source}")]
     NotAdded {
@@ -98,6 +112,7 @@ impl AgentError {
             Self::Engine(error) => error.code(),
             Self::Relay(error) => error.code(),
             Self::Offline { .. } => Code::Offline,
+            Self::NoReply { .. } => Code::NoReply,
             Self::SendFailed { code, .. } | Self::NotFollowed { code, .. } => *code,
             Self::NotAdded { source, .. } => source.code(),
             Self::NobodyAdded { refused } => refused

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 /// How long the background work may take to end. It ends by itself long before, unless nobody runs its runtime.
@@ -78,10 +79,11 @@ impl Link {
             here
         };
         let link = Arc::clone(self);
-        let begun = here.spawn(async move {
+        let beginning = async move {
             let _changing = Arc::clone(&link.changing).lock_owned().await;
             Box::pin(link.begin()).await
-        });
+        };
+        let begun = here.spawn(beginning.instrument(self.core.span()));
         begun.await.unwrap_or_else(|failed| {
             Err(AgentError::Environment {
                 reason: format!("the background work could not be started: {failed}"),
@@ -136,10 +138,11 @@ impl Link {
             cancel: cancel.clone(),
         };
         let cancelled = cancel.clone();
-        tasks.spawn(async move {
+        let driving = async move {
             let _presence = presence;
             driver.run(cancelled).await;
-        });
+        };
+        tasks.spawn(driving.instrument(core.span()));
         tasks.close();
         Driving {
             endpoint,
@@ -154,10 +157,11 @@ impl Link {
             return;
         };
         let link = Arc::clone(self);
-        let ended = home.spawn(async move {
+        let ending = async move {
             let _changing = Arc::clone(&link.changing).lock_owned().await;
             link.end().await;
-        });
+        };
+        let ended = home.spawn(ending.instrument(self.core.span()));
         tokio::pin!(ended);
         let done = match runtime::within(END_MAX, &mut ended).await {
             Ok(done) => done.is_some_and(|done| done.is_ok()),

@@ -2,28 +2,38 @@
 
 use super::{Agent, AgentError};
 use crate::channel::{Messages, Received};
-use crate::engine::ChannelState;
+use crate::engine::{ChannelInfo, ChannelState};
 use crate::event::{Event, Events};
+use futures_core::Stream;
 use futures_util::StreamExt as _;
-use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use skytale_proto::{ChannelId, Code};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio_util::sync::ReusableBoxFuture;
 
 /// Messages of several channels as they come: those of one channel in the order of its log, those of several in any order.
 ///
 /// Each channel takes about a kilobyte. One that this agent has left gives no more, and goes on when it is added again.
+///
+/// As a [`Stream`] it ends after an error.
 pub struct AllMessages {
     agent: Agent,
     /// `None` is all channels, those that come later too.
     only: Option<BTreeSet<ChannelId>>,
     /// Channels that a future below is for.
     watched: BTreeSet<ChannelId>,
-    next: FuturesUnordered<BoxFuture<'static, (Messages, Result<Received, AgentError>)>>,
+    next: FuturesUnordered<Next>,
     events: Events,
     /// The list of channels was not read since something may have changed in it.
     stale: bool,
+    /// It is being read.
+    listing: Option<ReusableBoxFuture<'static, Result<Vec<ChannelInfo>, AgentError>>>,
+    /// As a stream.
+    ended: bool,
 }
 
 impl fmt::Debug for AllMessages {
@@ -58,60 +68,101 @@ impl AllMessages {
             next: FuturesUnordered::new(),
             events,
             stale: true,
+            listing: None,
+            ended: false,
         }
     }
 
     /// The next message of any of the channels, when there is one. Cancel-safe. Ends with the reason where none can come any
     /// more: see [waits](Agent#waits).
     pub async fn next(&mut self) -> Result<Received, AgentError> {
+        poll_fn(|cx| self.poll_received(cx)).await
+    }
+
+    fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, AgentError>> {
         loop {
-            if self.stale {
-                self.watch_all().await?;
-                self.stale = false;
+            if std::mem::take(&mut self.stale) {
+                let agent = self.agent.clone();
+                self.listing = Some(ReusableBoxFuture::new(async move { agent.channels().await }));
             }
-            let over = self.only.is_some() && self.next.is_empty();
-            tokio::select! {
-                biased;
-                Some((messages, next)) = self.next.next(), if !self.next.is_empty() => match next {
+            if let Some(listing) = &mut self.listing {
+                let listed = ready!(listing.poll(cx));
+                self.listing = None;
+                match listed {
+                    Ok(channels) => self.watch(channels),
+                    Err(error) => {
+                        self.stale = true;
+                        return Poll::Ready(Err(error));
+                    }
+                }
+            }
+            while let Poll::Ready(Some((messages, next))) = self.next.poll_next_unpin(cx) {
+                match next {
                     Ok(received) => {
-                        self.next.push(after(messages));
-                        return Ok(received);
+                        self.next.push(Next(Some(messages)));
+                        return Poll::Ready(Ok(received));
                     }
                     // It may be added again: then it is watched again.
                     Err(error) if error.code() == Code::ChannelLeft => {
                         self.watched.remove(&messages.channel());
                         if self.only.is_some() && self.next.is_empty() {
-                            return Err(error);
+                            return Poll::Ready(Err(error));
                         }
                     }
-                    Err(error) => return Err(error),
-                },
-                event = self.events.next(), if !over => match event {
-                    Some(Event::Joined { .. } | Event::MemberAdded { .. } | Event::Lagged { .. }) => self.stale = true,
-                    Some(_) => {}
-                    None => return Err(AgentError::Closed),
-                },
-                else => return Err(AgentError::Closed),
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+            if self.only.is_some() && self.next.is_empty() {
+                return Poll::Ready(Err(AgentError::Closed));
+            }
+            match ready!(self.events.poll_event(cx)) {
+                Some(Event::Joined { .. } | Event::MemberAdded { .. } | Event::Lagged { .. }) => self.stale = true,
+                Some(_) => {}
+                None => return Poll::Ready(Err(AgentError::Closed)),
             }
         }
     }
 
-    async fn watch_all(&mut self) -> Result<(), AgentError> {
-        for channel in self.agent.channels().await? {
+    fn watch(&mut self, channels: Vec<ChannelInfo>) {
+        for channel in channels {
             let wanted = self.only.as_ref().is_none_or(|only| only.contains(&channel.id));
             // What was left before this began may still have messages that nobody has read.
             let may_have = channel.state != ChannelState::Left || channel.unacked > 0;
             if wanted && may_have && self.watched.insert(channel.id) {
-                self.next.push(after(self.agent.handle(channel.id).messages()));
+                self.next.push(Next(Some(self.agent.handle(channel.id).messages())));
             }
         }
-        Ok(())
     }
 }
 
-fn after(mut messages: Messages) -> BoxFuture<'static, (Messages, Result<Received, AgentError>)> {
-    Box::pin(async move {
-        let next = messages.next().await;
-        (messages, next)
-    })
+/// Ends after an error.
+impl Stream for AllMessages {
+    type Item = Result<Received, AgentError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let next = ready!(self.poll_received(cx));
+        self.ended = next.is_err();
+        Poll::Ready(Some(next))
+    }
+}
+
+/// The next message of one channel, with what gives those after it.
+struct Next(Option<Messages>);
+
+impl Future for Next {
+    type Output = (Messages, Result<Received, AgentError>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(messages) = &mut self.0 else {
+            return Poll::Pending;
+        };
+        let next = ready!(messages.poll_received(cx));
+        match self.0.take() {
+            Some(messages) => Poll::Ready((messages, next)),
+            None => Poll::Pending,
+        }
+    }
 }

@@ -29,6 +29,7 @@ mod error;
 #[cfg(test)]
 mod faults;
 mod follow;
+mod invitations;
 mod link;
 mod merged;
 mod outcome;
@@ -44,6 +45,7 @@ mod worker;
 
 pub use config::{AgentConfig, DriverConfig, RelaySource};
 pub use error::AgentError;
+pub use invitations::{Invitation, Invitations};
 pub use merged::AllMessages;
 
 use self::bus::Followed;
@@ -367,8 +369,12 @@ impl Agent {
 
     /// All that waits in the outboxes, channel by channel. See [`Channel::outbox`].
     pub async fn outbox(&self) -> Result<Vec<Queued>, AgentError> {
-        if let Some(owner) = self.inner.core.owner() {
-            return owner.all_outboxes().await;
+        if self.inner.core.owner().is_some() {
+            let mut waiting = Vec::new();
+            for channel in self.channels().await?.iter().filter(|channel| channel.outbox > 0) {
+                waiting.extend(self.handle(channel.id).outbox().await?);
+            }
+            return Ok(waiting);
         }
         let waiting = self.inner.core.try_call(|actor| {
             let mut waiting = Vec::new();

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 /// What the tasks of one session share.
 #[derive(Clone)]
@@ -70,10 +71,10 @@ pub(super) enum End {
 pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError {
     let Ground { core, session, .. } = ground;
     let mut tasks = JoinSet::new();
-    tasks.spawn(follow::agent_log(ground.clone()));
-    tasks.spawn(follow::joins(ground.clone()));
-    tasks.spawn(stock::keep(ground.clone()));
-    tasks.spawn(deferred::keep(ground.clone()));
+    tasks.spawn(follow::agent_log(ground.clone()).in_current_span());
+    tasks.spawn(follow::joins(ground.clone()).in_current_span());
+    tasks.spawn(stock::keep(ground.clone()).in_current_span());
+    tasks.spawn(deferred::keep(ground.clone()).in_current_span());
     let mut working = HashSet::new();
     // Channels that there are are not announced.
     core.bus.channels_changed.notify_one();
@@ -129,7 +130,7 @@ async fn start_workers(
     };
     for channel in channels {
         if channel.state != ChannelState::Left && working.insert(channel.id) {
-            tasks.spawn(Worker::new(ground.clone(), channel).run());
+            tasks.spawn(Worker::new(ground.clone(), channel).run().in_current_span());
         }
     }
     Ok(())

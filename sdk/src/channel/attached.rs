@@ -2,7 +2,7 @@
 
 use super::Sent;
 use crate::agent::AgentError;
-use crate::engine::{Message, UnreadableEntry};
+use crate::engine::{Message, Queued, UnreadableEntry};
 use crate::share::{Octets, Owner};
 use bytes::Bytes;
 use skytale_proto::{ChannelId, Code, Offset};
@@ -21,6 +21,17 @@ pub(super) fn first(sent: Result<Vec<Sent>, AgentError>) -> Result<Sent, AgentEr
         reason: "the process that has the vault open did not name what it queued".into(),
         retryable: false,
     })
+}
+
+/// The outbox, a page at a time.
+pub(super) async fn outbox(owner: &Owner, channel: ChannelId) -> Result<Vec<Queued>, AgentError> {
+    let (mut all, mut from) = (Vec::new(), Some(i64::MIN));
+    while let Some(place) = from {
+        let (page, next) = owner.outbox_page(channel, place).await?;
+        all.extend(page);
+        from = next;
+    }
+    Ok(all)
 }
 
 /// The owner gives a page at a time, as large as it likes.

@@ -11,6 +11,7 @@ use skytale_proto::{AgentId, Code, Frame};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
+use tracing::Instrument as _;
 
 /// Between two attempts to claim, where the relay node did not say it.
 const CLAIM_RETRY: Duration = Duration::from_millis(200);
@@ -48,14 +49,21 @@ impl Channel {
     /// Claims a KeyPackage, and gives it with the relay node's time. A claim whose answer was lost is made again with the
     /// very same frame, which takes the very same package.
     async fn claim_one(&self, agent: AgentId) -> Result<(Claimed, u64), AgentError> {
-        let claim = self.core.try_call(move |actor| actor.engine.claim_frame(agent)).await?;
-        let (bus, waited) = (Arc::clone(&self.core.bus), self.online_timeout);
+        let (core, waited) = (Arc::clone(&self.core), self.online_timeout);
         // In a task, which makes progress even if the caller stops polling: a claim holds one of the session's streams.
-        let claiming = runtime::spawn(async move {
-            let claimed = runtime::within(waited, bus.wait(claim_with(&bus, &claim, waited))).await?;
+        let claiming = async move {
+            let claiming = async {
+                // The frame names the agent's account, which the vault knows once there was a session.
+                let mut sessions = core.bus.session.subscribe();
+                let there = sessions.wait_for(Option::is_some).await.map(drop);
+                there.map_err(|_| AgentError::Closed)?;
+                let claim = core.try_call(move |actor| actor.engine.claim_frame(agent)).await?;
+                claim_with(&core.bus, &claim, waited).await
+            };
+            let claimed = runtime::within(waited, core.bus.wait(claiming)).await?;
             claimed.unwrap_or(Err(AgentError::Offline { waited }))?
-        })?;
-        claiming.await
+        };
+        runtime::spawn(claiming.instrument(self.core.span()))?.await
     }
 }
 

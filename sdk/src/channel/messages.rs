@@ -6,30 +6,56 @@ use crate::agent::AgentError;
 use crate::agent::core::{Actor, Core};
 use crate::engine::{ChannelState, EngineError, Message, Outgoing};
 use bytes::Bytes;
-use futures_util::Stream;
-use futures_util::stream::unfold;
+use futures_core::Stream;
 use skytale_proto::{ChannelId, FrameId, Offset};
 use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
 use std::ops::Deref;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use tokio::sync::watch;
+use tokio_util::sync::ReusableBoxFuture;
 
 /// Messages read from the vault at once.
 const READ_MAX: u32 = 128;
 
 /// Messages of other agents, in the order of the log: first those that were not acknowledged, then new ones.
 ///
-/// Ends with an error once this agent is no longer in the channel, after all that it may read.
+/// Ends with an error once this agent is no longer in the channel, after all that it may read. As a [`Stream`] it gives that error
+/// and then nothing more.
 ///
 /// Each comes once from one `Messages`; one that was not acknowledged comes again from the next, also after a restart.
-#[derive(Debug)]
 pub struct Messages {
+    core: Arc<Core>,
+    channel: ChannelId,
+    /// `None` while it reads.
+    reader: Option<Reader>,
+    reading: Option<ReusableBoxFuture<'static, Read>>,
+    read: VecDeque<Message>,
+    /// As a stream.
+    ended: bool,
+}
+
+type Read = (Reader, Result<Vec<Message>, AgentError>);
+
+impl fmt::Debug for Messages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messages")
+            .field("channel", &self.channel)
+            .field("read", &self.read.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the inbox, as far as there is something in it.
+struct Reader {
     core: Arc<Core>,
     channel: ChannelId,
     from: From,
     /// [`ChannelInfo::settlements`](crate::engine::ChannelInfo::settlements) of what was read so far.
     settlements: Option<u64>,
-    read: VecDeque<Message>,
     inbox: watch::Receiver<u64>,
     /// Kept by who is given what is to be acknowledged.
     _reader: Option<watch::Receiver<()>>,
@@ -69,6 +95,14 @@ impl Deref for Received {
 }
 
 impl Received {
+    pub(super) fn new(core: &Arc<Core>, channel: ChannelId, message: Message) -> Self {
+        Self {
+            core: Arc::clone(core),
+            channel,
+            message,
+        }
+    }
+
     /// The channel that it came in.
     pub const fn channel(&self) -> ChannelId {
         self.channel
@@ -112,14 +146,21 @@ impl Messages {
     fn starting(core: Arc<Core>, channel: ChannelId, from: From) -> Self {
         let signals = core.bus.signals(channel);
         let inbox = signals.inbox.subscribe();
-        Self {
-            core,
+        let reader = Reader {
+            core: Arc::clone(&core),
             channel,
             from,
             settlements: None,
-            read: VecDeque::new(),
             inbox,
             _reader: matches!(from, From::Unacked(_)).then(|| signals.readers.subscribe()),
+        };
+        Self {
+            core,
+            channel,
+            reader: Some(reader),
+            reading: None,
+            read: VecDeque::new(),
+            ended: false,
         }
     }
 
@@ -134,24 +175,63 @@ impl Messages {
     /// [`Code::ChannelLeft`](skytale_proto::Code::ChannelLeft) this agent has left the channel or was removed from it, and
     /// all that it may read was given. After it was added again, messages go on.
     pub async fn next(&mut self) -> Result<Received, AgentError> {
+        poll_fn(|cx| self.poll_received(cx)).await
+    }
+
+    pub(crate) fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, AgentError>> {
         loop {
             if let Some(message) = self.read.pop_front() {
-                self.from = match self.from {
-                    From::Unacked(_) => From::Unacked(message.offset),
-                    From::Any(_) => From::Any(message.offset),
-                };
-                return Ok(Received {
-                    core: Arc::clone(&self.core),
-                    channel: self.channel,
-                    message,
-                });
+                return Poll::Ready(Ok(Received::new(&self.core, self.channel, message)));
             }
+            if let Some(reader) = self.reader.take() {
+                // Kept here, so that a call that is dropped loses nothing that was read for it.
+                match &mut self.reading {
+                    Some(reading) => reading.set(reader.read()),
+                    None => self.reading = Some(ReusableBoxFuture::new(reader.read())),
+                }
+            }
+            let Some(reading) = &mut self.reading else {
+                return Poll::Ready(Err(AgentError::Closed));
+            };
+            let (reader, read) = ready!(reading.poll(cx));
+            self.reader = Some(reader);
+            self.read = read?.into();
+        }
+    }
+
+    /// As a [`Stream`], which it is itself.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Received, AgentError>> + Send + Unpin + 'static {
+        self
+    }
+}
+
+/// Ends after an error.
+impl Stream for Messages {
+    type Item = Result<Received, AgentError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let next = ready!(self.poll_received(cx));
+        self.ended = next.is_err();
+        Poll::Ready(Some(next))
+    }
+}
+
+impl Reader {
+    /// What comes next, when there is something.
+    async fn read(mut self) -> Read {
+        loop {
             // Marked before the read: what comes during it wakes.
             self.inbox.mark_unchanged();
-            self.read = self.read_on().await?.into();
-            if self.read.is_empty() {
-                let changed = self.core.bus.wait(self.inbox.changed()).await?;
-                changed.map_err(|_| AgentError::Closed)?;
+            match self.read_on().await {
+                Ok(read) if read.is_empty() => {}
+                read => return (self, read),
+            }
+            let changed = self.core.bus.wait(self.inbox.changed()).await;
+            if let Err(error) = changed.and_then(|changed| changed.map_err(|_| AgentError::Closed)) {
+                return (self, Err(error));
             }
         }
     }
@@ -180,19 +260,13 @@ impl Messages {
             });
             read.await?
         };
+        let from = match (from, read.last()) {
+            (from, None) => from,
+            (From::Unacked(_), Some(last)) => From::Unacked(last.offset),
+            (From::Any(_), Some(last)) => From::Any(last.offset),
+        };
         (self.from, self.settlements) = (from, Some(settlements));
         Ok(read)
-    }
-
-    /// As a [`Stream`]. Ends after an error.
-    pub fn into_stream(self) -> impl Stream<Item = Result<Received, AgentError>> + Send + 'static {
-        unfold(Some(self), |messages| async {
-            let mut messages = messages?;
-            match messages.next().await {
-                Ok(message) => Some((Ok(message), Some(messages))),
-                Err(error) => Some((Err(error), None)),
-            }
-        })
     }
 }
 

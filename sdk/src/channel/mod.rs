@@ -4,6 +4,7 @@ mod attached;
 mod claims;
 mod messages;
 mod once;
+mod request;
 mod roles;
 mod sent;
 
@@ -82,13 +83,27 @@ impl Channel {
     }
 
     /// All that waits in the outbox, in the order in which it goes out: what it is, since when, how often a relay node has
-    /// refused it and why. No more than [`EngineConfig::outbox_messages_max`](crate::engine::EngineConfig) messages.
+    /// refused it and why; of a message its payload and what it says besides. No more than
+    /// [`EngineConfig::outbox_messages_max`](crate::engine::EngineConfig::outbox_messages_max) messages, with payloads of
+    /// [`EngineConfig::outbox_bytes_max`](crate::engine::EngineConfig::outbox_bytes_max) together.
     pub async fn outbox(&self) -> Result<Vec<Queued>, AgentError> {
         if let Some(owner) = self.core.owner() {
-            return owner.outbox(self.id).await;
+            return attached::outbox(owner, self.id).await;
         }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.outbox(channel)).await
+    }
+
+    /// For another process that asks for [`Channel::outbox`].
+    pub(crate) async fn outbox_page(
+        &self,
+        from: i64,
+        bytes_max: u64,
+    ) -> Result<(Vec<Queued>, Option<i64>), AgentError> {
+        let channel = self.id;
+        self.core
+            .try_call(move |actor| actor.engine.outbox_page(channel, from, bytes_max))
+            .await
     }
 
     /// Takes up again what was sent before, also before a restart, by its frame's id ([`Sent::frame_id`]). What has been
@@ -247,6 +262,20 @@ impl Channel {
         kept.await
     }
 
+    /// For [`Channel::ensure_members`], which is beside what else a program asks for when it begins.
+    pub(crate) async fn add_before(&self, agents: &[AgentId]) -> Result<(), AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.ensure_members(self.id, agents.to_vec()).await;
+        }
+        let (channel, agents) = (self.id, agents.to_vec());
+        let kept = self.core.try_call(move |actor| {
+            actor.engine.ensure_members(channel, &agents)?;
+            actor.bus.deferred_changed.notify_one();
+            Ok(())
+        });
+        kept.await
+    }
+
     /// Additions that wait for their agents.
     pub async fn deferred_adds(&self) -> Result<Vec<DeferredAdd>, AgentError> {
         if let Some(owner) = self.core.owner() {
@@ -264,9 +293,13 @@ impl Channel {
             return owner.cancel_add(self.id, agents.to_vec()).await;
         }
         let (channel, agents) = (self.id, agents.to_vec());
-        self.core
-            .try_call(move |actor| actor.engine.cancel_add(channel, &agents))
-            .await
+        let cancelled = self.core.try_call(move |actor| {
+            let cancelled = actor.engine.cancel_add(channel, &agents)?;
+            // What waited for them goes out.
+            actor.bus.signals(channel).work.notify_one();
+            Ok(cancelled)
+        });
+        cancelled.await
     }
 
     async fn not_members(&self, agents: &[AgentId]) -> Result<BTreeSet<AgentId>, AgentError> {
@@ -275,7 +308,8 @@ impl Channel {
         Ok(agents.filter(|agent| !members.contains(agent)).collect())
     }
 
-    /// Removes agents. Those that are no members when the commit is built are left out.
+    /// Removes agents. Those that are no members when the commit is built are left out; additions that wait for these agents are
+    /// cancelled.
     pub async fn remove(&self, agents: &[AgentId]) -> Result<Sent, AgentError> {
         if let Some(owner) = self.core.owner() {
             return attached::first(owner.remove(self.id, agents.to_vec()).await);

@@ -7,7 +7,7 @@ use crate::agent::bus::{Delivery, settled};
 use crate::agent::core::Core;
 use crate::engine::{Fate, Keep, Outgoing};
 use bytes::Bytes;
-use skytale_proto::{ChannelId, Offset};
+use skytale_proto::{ChannelId, Code, Offset};
 use std::sync::Arc;
 
 impl Channel {
@@ -16,7 +16,7 @@ impl Channel {
     /// restart, and whatever became of it meanwhile. An id is remembered for 90 days, or until the channel is forgotten. One
     /// that was delivered and purged since ends as [`Delivered::Unneeded`](super::Delivered::Unneeded).
     ///
-    /// Another payload under an id that was used is an error ([`Code::SendIdReused`](skytale_proto::Code::SendIdReused)).
+    /// Another payload under an id that was used is an error ([`Code::SendIdReused`]).
     pub async fn send_once(&self, send_id: &str, payload: impl Into<Bytes>) -> Result<Sent, AgentError> {
         self.send_message(Outgoing::new(payload).once(send_id)).await
     }
@@ -27,8 +27,31 @@ impl Channel {
         send_message(&self.core, self.id, message).await
     }
 
+    /// As [`Channel::send_message`]; where the outbox is full ([`Code::OutboxFull`]), waits until there is room instead. The way
+    /// to send as fast as messages go out, and no faster. Of several that wait, any may come first.
+    ///
+    /// Cancel-safe: a call that is dropped has queued the message or not. It ends like other
+    /// [waits](crate::agent::Agent#waits), and with [`Code::OutboxFull`] where the message is larger than the outbox.
+    pub async fn send_when_room(&self, message: Outgoing) -> Result<Sent, AgentError> {
+        let mut settled = self.core.bus.settled.subscribe();
+        loop {
+            // Marked before the attempt: what goes out during it wakes.
+            settled.mark_unchanged();
+            match self.send_message(message.clone()).await {
+                Err(error) if error.code() == Code::OutboxFull => {
+                    if self.info().await?.outbox == 0 {
+                        return Err(error);
+                    }
+                }
+                sent => return sent,
+            }
+            let changed = self.core.bus.wait(settled.changed()).await?;
+            changed.map_err(|_| AgentError::Closed)?;
+        }
+    }
+
     /// Takes the channel out of the vault, with its history, also what was not read. For a channel that this agent has left;
-    /// [`Code::NotLeft`](skytale_proto::Code::NotLeft) for another one. If a member adds this agent again, it is a new channel
+    /// [`Code::NotLeft`] for another one. If a member adds this agent again, it is a new channel
     /// to it.
     pub async fn forget(&self) -> Result<(), AgentError> {
         if let Some(owner) = self.core.owner() {

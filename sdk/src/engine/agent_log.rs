@@ -11,7 +11,7 @@ use super::standing::{Recovery, Standing};
 use super::stock::Shelf;
 use super::transact::{Tx, now_ms, storage_failed};
 use super::window::Window;
-use super::{ChannelState, Engine, EngineError, Event, Outcome, PendingJoin, Processed};
+use super::{ChannelState, Engine, EngineError, Event, Outcome, PendingJoin, Processed, UnreadableCause};
 use crate::mls::{self, unreadable};
 use crate::vault::{Durability, VaultError, id, integer, unsigned};
 use bytes::Bytes;
@@ -220,10 +220,13 @@ impl Tx<'_> {
         let frame = match Frame::decode(record.payload.clone()) {
             Ok(frame) if frame.header().log == own.log() => frame,
             Ok(frame) => {
-                let reason = "a frame of another log".to_owned();
-                return self.keep_unreadable(None, AGENT_LOG_NO, record.offset, Some(frame.header().id), reason);
+                let why = (UnreadableCause::Malformed, "a frame of another log".to_owned());
+                return self.keep_unreadable(None, AGENT_LOG_NO, record.offset, Some(frame.header().id), why);
             }
-            Err(error) => return self.keep_unreadable(None, AGENT_LOG_NO, record.offset, None, error.to_string()),
+            Err(error) => {
+                let why = (UnreadableCause::Malformed, error.to_string());
+                return self.keep_unreadable(None, AGENT_LOG_NO, record.offset, None, why);
+            }
         };
         let header = frame.header();
         match header.detail {
@@ -340,6 +343,7 @@ impl Tx<'_> {
         self.sql
             .prepare_cached("DELETE FROM pending_join WHERE channel = ?1 AND at <= ?2")?
             .execute(params![id.as_bytes(), integer(offset.get())?])?;
+        self.invite(&channel, offset, &header.author)?;
         self.events.push(Event::Joined {
             channel: id,
             offset,
@@ -399,7 +403,7 @@ impl Tx<'_> {
         let reason = format!("the Welcome to channel {channel} at {offset} cannot be used: {reason}");
         // A Welcome whose own entry is gone has a number below zero.
         let at = Offset::new(u64::try_from(no).unwrap_or_default());
-        self.keep_unreadable(None, AGENT_LOG_NO, at, frame_id, reason)
+        self.keep_unreadable(None, AGENT_LOG_NO, at, frame_id, (UnreadableCause::Welcome, reason))
     }
 
     // ---- KeyPackages

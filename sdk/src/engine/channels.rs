@@ -150,8 +150,11 @@ impl Engine {
     /// as a channel's id. An empty one takes the label away. Several channels may have the same.
     pub fn relabel(&mut self, channel: ChannelId, label: &str) -> Result<(), EngineError> {
         check_label(label)?;
-        self.transact_on(channel, Durability::Now, |_, channel| {
+        self.transact_on(channel, Durability::Now, |tx, channel| {
             label.clone_into(&mut channel.position.label);
+            if !label.is_empty() {
+                tx.end_invitation(channel.no)?;
+            }
             Ok(())
         })?;
         Ok(())

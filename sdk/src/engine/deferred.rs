@@ -6,15 +6,33 @@
 //!                    |  └── deferred_refused: tried, not yet
 //!                    └── cancel_add, the agent is a member, or this one has left: forgotten
 //! ```
+//!
+//! [`Engine::ensure_members`] also keeps the place of each addition in the outbox ([`Intent::Await`]). What is queued
+//! behind that place is not encrypted and not offered before the addition is in the log:
+//!
+//! ```text
+//!   outbox:  m1   Await(bob)   m2   Await(carol)   m3        m1 goes out at once
+//!                    |                  |
+//!                 claimed            deferred_failed, for longer than the driver waits
+//!                    v                  v
+//!            m1   Add(bob)     m2       (gone)     m3        carol is still wanted, and nothing waits for her
+//! ```
 
 use super::channel::Channel;
 use super::channel::one;
+use super::outbox::{Intent, Packages, Place};
 use super::transact::{Tx, now_ms};
-use super::{AgentId, ChannelId, ChannelState, ClaimedPackage, Code, Engine, EngineError, FrameId, Refusal};
+use super::{AgentId, ChannelId, ChannelState, ClaimedPackage, Code, Engine, EngineError, Event, FrameId, Refusal};
+use crate::mls;
 use crate::vault::{Durability, VaultError, id, integer, unsigned};
-use rusqlite::{Row, params};
+use bytes::Bytes;
+use prost::Message as _;
+use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
+use skytale_proto::Right;
 use skytale_proto::limits::ROSTER_CHANGE_MAX;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// An addition that waits for a KeyPackage of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +45,9 @@ pub struct DeferredAdd {
     pub since_ms: u64,
     /// Why it could not be added the last time.
     pub last_refusal: Option<Refusal>,
+    /// What was sent after it waits for it: see [`Engine::ensure_members`].
+    #[serde(default)]
+    pub holds: bool,
 }
 
 impl Engine {
@@ -52,21 +73,104 @@ impl Engine {
         Ok(())
     }
 
+    /// Sees to it that agents are members before anything is sent that is queued after this. Those that are no members once
+    /// all that is queued is done are added when they have KeyPackages on offer; until then, what is queued after this
+    /// waits, and is encrypted only when the log has the addition. What was queued before is not held up.
+    ///
+    /// An addition stops holding what is behind it when it is cancelled, when another member makes it, when this agent leaves,
+    /// or when [`Engine::deferred_failed`] says that it has waited long enough.
+    pub fn ensure_members(&mut self, channel: ChannelId, agents: &[AgentId]) -> Result<(), EngineError> {
+        self.sendable(channel)?;
+        let mut there = self.members_at(channel, i64::MAX)?;
+        let missing: Vec<_> = agents.iter().filter(|agent| there.insert(**agent)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.check_right(channel, Right::Add)?;
+        if self.deferred_adds(channel)?.len() + missing.len() > ROSTER_CHANGE_MAX {
+            return Err(EngineError::OutboxFull { channel });
+        }
+        let count = missing.len() as u64;
+        self.check_room(channel, count, count * AgentId::LENGTH as u64)?;
+        self.transact_on(channel, Durability::Now, |tx, channel| {
+            for agent in missing {
+                tx.sql
+                    .prepare_cached(
+                        "INSERT INTO deferred (channel, agent, since_ms) VALUES (?1, ?2, ?3)
+                         ON CONFLICT (channel, agent) DO UPDATE SET held_ms = NULL",
+                    )?
+                    .execute(params![channel.no, agent.as_bytes(), integer(now_ms())?])?;
+                tx.queue(
+                    channel,
+                    Intent::Await,
+                    FrameId::generate(),
+                    agent.as_bytes(),
+                    Place::Back,
+                )?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// The members that there are when everything in the outbox before a place is done.
+    fn members_at(&mut self, channel: ChannelId, place: i64) -> Result<BTreeSet<AgentId>, EngineError> {
+        let loaded = self.loaded(channel)?;
+        let no = loaded.no;
+        let mut members = loaded.group.as_ref().map(mls::members).unwrap_or_default();
+        let sql = self.vault.sql();
+        let provider = mls::Provider::new(&self.crypto, sql);
+        let mut statement = sql.prepare_cached(
+            "SELECT kind, intent FROM outbox WHERE channel = ?1 AND seq < ?2 AND kind IN (?3, ?4, ?5) ORDER BY seq",
+        )?;
+        let kinds = [Intent::Add as i64, Intent::Remove as i64, Intent::Await as i64];
+        let mut rows = statement.query(params![no, place, kinds[0], kinds[1], kinds[2]])?;
+        while let Some(row) = rows.next()? {
+            let (intent, content) = (Intent::from_number(row.get(0)?)?, row.get::<_, Vec<u8>>(1)?);
+            let listed = || {
+                content
+                    .chunks_exact(AgentId::LENGTH)
+                    .filter_map(|bytes| AgentId::try_from(bytes).ok())
+            };
+            match intent {
+                Intent::Remove => members.retain(|member| !listed().any(|agent| agent == *member)),
+                Intent::Await => members.extend(listed()),
+                _ => {
+                    let intent = Packages::decode(content.as_slice())
+                        .map_err(|error| EngineError::mls("reading key packages", error))?;
+                    let added = intent
+                        .packages
+                        .iter()
+                        .map(|package| mls::added_package(&provider, package));
+                    members.extend(added.filter_map(|added| added.ok().map(|(agent, _)| agent)));
+                }
+            }
+        }
+        Ok(members)
+    }
+
+    /// The places that additions have in a channel's outbox.
+    fn held(&self, channel_no: i64) -> Result<BTreeMap<AgentId, i64>, EngineError> {
+        held(self.vault.sql(), channel_no)
+    }
+
     /// Additions to a channel that wait for their agents.
     pub fn deferred_adds(&self, channel: ChannelId) -> Result<Vec<DeferredAdd>, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         self.vault
             .sql()
             .prepare_cached(
-                "SELECT agent, since_ms, refused_code, refused_ms FROM deferred WHERE channel = ?1
-                 ORDER BY since_ms, agent",
+                "SELECT agent, since_ms, refused_code, refused_ms,
+                        EXISTS (SELECT 1 FROM outbox o WHERE o.channel = d.channel AND o.kind = ?2 AND o.intent = d.agent)
+                 FROM deferred d WHERE channel = ?1 ORDER BY since_ms, agent",
             )?
-            .query_map([no], |row| Ok(read(row, channel)))?
+            .query_map([no, Intent::Await as i64], |row| Ok(read(row, channel)))?
             .collect::<Result<Result<_, _>, _>>()?
     }
 
-    /// Additions of all channels that are to be tried now, first those that were not tried for longest. Those whose agent is a member by now, and those of channels that
-    /// this agent has left, are forgotten.
+    /// Additions of all channels that are to be tried now: first those that hold back what is sent, and among them those that
+    /// were not tried for longest. Those whose agent is a member by now, and those of channels that this agent has left, are
+    /// forgotten.
     pub fn deferred_to_try(&mut self) -> Result<Vec<DeferredAdd>, EngineError> {
         let mut wanted = Vec::new();
         for channel in self.channels()? {
@@ -78,14 +182,26 @@ impl Engine {
                 ChannelState::Creating | ChannelState::Active => self.members(channel.id)?,
                 ChannelState::Leaving | ChannelState::Left => Vec::new(),
             };
-            // This agent itself is a member wherever it may add anyone.
-            let waits = |add: &DeferredAdd| !members.is_empty() && !members.contains(&add.agent);
-            let (waiting, gone): (Vec<_>, Vec<_>) = deferred.into_iter().partition(waits);
-            let gone: Vec<_> = gone.iter().map(|add| add.agent).collect();
+            let (_, no) = one(self.vault.sql(), channel.id)?;
+            let places = self.held(no)?;
+            let (mut waiting, mut gone) = (Vec::new(), Vec::new());
+            for add in deferred {
+                let is_member = members.contains(&add.agent)
+                    && match places.get(&add.agent) {
+                        // It may be removed before its turn comes.
+                        Some(place) => self.members_at(channel.id, *place)?.contains(&add.agent),
+                        None => true,
+                    };
+                // This agent itself is a member wherever it may add anyone.
+                match members.is_empty() || is_member {
+                    true => gone.push(add.agent),
+                    false => waiting.push(add),
+                }
+            }
             self.cancel_add(channel.id, &gone)?;
             wanted.extend(waiting);
         }
-        wanted.sort_by_key(|add| add.last_refusal.map(|refusal| refusal.at_ms));
+        wanted.sort_by_key(|add| (!add.holds, add.last_refusal.map(|refusal| refusal.at_ms)));
         Ok(wanted)
     }
 
@@ -103,7 +219,50 @@ impl Engine {
         Ok(())
     }
 
-    /// Queues an addition that had to wait, with the KeyPackage that it waited for. `None` where it was cancelled meanwhile.
+    /// As [`Engine::deferred_refused`], for a reason that lies with the agent to be added. Where this has been so for as long as
+    /// `hold`, the addition holds back nothing any more, which [`Event::MemberNotAdded`] tells. It is tried again all the
+    /// same.
+    pub fn deferred_failed(
+        &mut self,
+        channel: ChannelId,
+        agent: AgentId,
+        code: Code,
+        hold: Duration,
+    ) -> Result<Vec<Event>, EngineError> {
+        self.deferred_refused(channel, agent, code)?;
+        let (_, no) = one(self.vault.sql(), channel)?;
+        if !self.held(no)?.contains_key(&agent) {
+            return Ok(Vec::new());
+        }
+        let now_ms = now_ms();
+        let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
+            let since_ms: Option<i64> = tx
+                .sql
+                .prepare_cached(
+                    "UPDATE deferred SET held_ms = min(coalesce(held_ms, ?3), ?3) WHERE channel = ?1 AND agent = ?2
+                     RETURNING held_ms",
+                )?
+                .query_row(params![channel.no, agent.as_bytes(), integer(now_ms)?], |row| {
+                    row.get(0)
+                })
+                .optional()?;
+            let held_ms = match since_ms {
+                Some(since_ms) => now_ms.saturating_sub(unsigned(since_ms)?),
+                None => u64::MAX,
+            };
+            if u128::from(held_ms) < hold.as_millis() {
+                return Ok(());
+            }
+            tx.unhold(channel, &[agent])?;
+            let channel = channel.id;
+            tx.events.push(Event::MemberNotAdded { channel, agent, code });
+            Ok(())
+        })?;
+        Ok(events)
+    }
+
+    /// Queues an addition that had to wait, with the KeyPackage that it waited for. `None` where it was cancelled meanwhile. It
+    /// goes where its place is kept, or else behind all that waits.
     pub fn add_deferred(
         &mut self,
         channel: ChannelId,
@@ -112,6 +271,16 @@ impl Engine {
         let agent = package.agent;
         if !self.deferred_adds(channel)?.iter().any(|add| add.agent == agent) {
             return Ok(None);
+        }
+        let (_, no) = one(self.vault.sql(), channel)?;
+        if let Some(place) = self.held(no)?.get(&agent).copied() {
+            self.sendable(channel)?;
+            self.check_right(channel, Right::Add)?;
+            let package = self.check_claimed(&package)?;
+            let (frame_id, _) = self.transact_on(channel, Durability::Now, |tx, channel| {
+                tx.add_in_place(channel, place, agent, package)
+            })?;
+            return Ok(Some(frame_id));
         }
         // Twice is harmless: who is a member is left out. Not at all would not be.
         let frame_id = self.add(channel, vec![package])?;
@@ -125,16 +294,10 @@ impl Engine {
         if agents.is_empty() {
             return Ok(0);
         }
-        let (cancelled, _) = self.transact(Durability::Now, |tx| {
-            let mut cancelled = 0;
-            for agent in agents {
-                cancelled += tx
-                    .sql
-                    .prepare_cached("DELETE FROM deferred WHERE channel = ?1 AND agent = ?2")?
-                    .execute(params![no, agent.as_bytes()])?;
-            }
-            Ok(cancelled)
-        })?;
+        let (cancelled, _) = match self.held(no)?.is_empty() {
+            true => self.transact(Durability::Now, |tx| tx.forget_adds(no, agents))?,
+            false => self.transact_on(channel, Durability::Now, |tx, channel| tx.cancel_add(channel, agents))?,
+        };
         Ok(cancelled)
     }
 }
@@ -149,6 +312,80 @@ impl Tx<'_> {
             .execute(params![channel.no, agent.as_bytes(), integer(now_ms())?])?;
         Ok(())
     }
+
+    fn forget_adds(&self, channel_no: i64, agents: &[AgentId]) -> Result<usize, EngineError> {
+        let mut forgotten = 0;
+        for agent in agents {
+            forgotten += self
+                .sql
+                .prepare_cached("DELETE FROM deferred WHERE channel = ?1 AND agent = ?2")?
+                .execute(params![channel_no, agent.as_bytes()])?;
+        }
+        Ok(forgotten)
+    }
+
+    /// Forgets additions that wait for their agents, and the places of those that have one. How many there were.
+    pub(super) fn cancel_add(&self, channel: &mut Channel, agents: &[AgentId]) -> Result<usize, EngineError> {
+        self.unhold(channel, agents)?;
+        self.forget_adds(channel.no, agents)
+    }
+
+    /// Additions of these agents hold back nothing any more.
+    fn unhold(&self, channel: &mut Channel, agents: &[AgentId]) -> Result<(), EngineError> {
+        for agent in agents {
+            while let Some(row) = self.row_with(channel, Intent::Await, agent.as_bytes())? {
+                self.unqueue(channel, &row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// No addition holds back anything any more.
+    pub(super) fn unhold_all(&self, channel: &mut Channel) -> Result<(), EngineError> {
+        while let Some(row) = self.first_of(channel, Intent::Await)? {
+            self.unqueue(channel, &row)?;
+        }
+        Ok(())
+    }
+
+    /// Turns the place of an addition into the addition, which is under the same frame id from then on.
+    fn add_in_place(
+        &self,
+        channel: &mut Channel,
+        place: i64,
+        agent: AgentId,
+        package: Bytes,
+    ) -> Result<FrameId, EngineError> {
+        let content = Packages {
+            packages: vec![package],
+        };
+        let content = content.encode_to_vec();
+        let frame_id: Vec<u8> = self
+            .sql
+            .prepare_cached(
+                "UPDATE outbox SET kind = ?3, intent = ?4 WHERE channel = ?1 AND seq = ?2 RETURNING frame_id",
+            )?
+            .query_row(params![channel.no, place, Intent::Add as i64, content], |row| {
+                row.get(0)
+            })?;
+        let waiting = &mut channel.waiting.bytes;
+        *waiting = waiting.saturating_sub(AgentId::LENGTH as u64) + content.len() as u64;
+        self.forget_adds(channel.no, &[agent])?;
+        Ok(id(&frame_id)?)
+    }
+}
+
+/// The places that additions have in a channel's outbox.
+fn held(sql: &rusqlite::Connection, channel_no: i64) -> Result<BTreeMap<AgentId, i64>, EngineError> {
+    sql.prepare_cached("SELECT intent, seq FROM outbox WHERE channel = ?1 AND kind = ?2")?
+        .query_map([channel_no, Intent::Await as i64], |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?))
+        })?
+        .map(|row| {
+            let (agent, seq) = row?;
+            Ok((id(&agent)?, seq))
+        })
+        .collect()
 }
 
 fn read(row: &Row<'_>, channel: ChannelId) -> Result<DeferredAdd, EngineError> {
@@ -165,5 +402,6 @@ fn read(row: &Row<'_>, channel: ChannelId) -> Result<DeferredAdd, EngineError> {
         agent: id(&agent)?,
         since_ms: unsigned(row.get(1)?)?,
         last_refusal: refused.map(refusal).transpose()?,
+        holds: row.get(4)?,
     })
 }

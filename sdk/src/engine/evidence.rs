@@ -3,7 +3,7 @@
 use super::channel::{Channel, one};
 use super::transact::Tx;
 use super::window::Compared;
-use super::{Divergence, Engine, EngineError, Event, UnreadableEntry};
+use super::{Divergence, Engine, EngineError, Event, UnreadableCause, UnreadableEntry};
 use crate::mls::Seen;
 use crate::vault::{VaultError, id, integer, unsigned};
 use rusqlite::params;
@@ -33,17 +33,23 @@ impl Engine {
             .sql()
             .prepare_cached(
                 // Those without a reason were purged.
-                "SELECT at, frame_id, reason FROM unreadable WHERE channel = ?1 AND at > ?2 AND reason <> ''
+                "SELECT at, frame_id, reason, cause FROM unreadable WHERE channel = ?1 AND at > ?2 AND reason <> ''
                  ORDER BY at LIMIT ?3",
             )?
             .query_map(params![no, integer(after.get())?, limit], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Vec<u8>>>(1)?, row.get(2)?))
+                Ok((
+                    row.get::<_, i64>(0)?,
+                    row.get::<_, Option<Vec<u8>>>(1)?,
+                    row.get(2)?,
+                    row.get(3)?,
+                ))
             })?
             .map(|row| {
-                let (offset, frame_id, reason) = row?;
+                let (offset, frame_id, reason, cause) = row?;
                 Ok(UnreadableEntry {
                     offset: Offset::new(unsigned(offset)?),
                     frame_id: frame_id.as_deref().map(id).transpose()?,
+                    cause: UnreadableCause::from_number(cause)?,
                     reason,
                 })
             })
@@ -169,6 +175,7 @@ impl Tx<'_> {
         channel: &Channel,
         offset: Offset,
         header: Option<&Header>,
+        cause: UnreadableCause,
         reason: String,
     ) -> Result<(), EngineError> {
         self.keep_unreadable(
@@ -176,7 +183,7 @@ impl Tx<'_> {
             channel.no,
             offset,
             header.map(|header| header.id),
-            reason,
+            (cause, reason),
         )
     }
 
@@ -186,17 +193,18 @@ impl Tx<'_> {
         no: i64,
         offset: Offset,
         frame_id: Option<FrameId>,
-        reason: String,
+        (cause, reason): (UnreadableCause, String),
     ) -> Result<(), EngineError> {
         self.sql
             .prepare_cached(
-                "INSERT OR REPLACE INTO unreadable (channel, at, frame_id, reason) VALUES (?1, ?2, ?3, ?4)",
+                "INSERT OR REPLACE INTO unreadable (channel, at, frame_id, reason, cause) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
             .execute(params![
                 no,
                 integer(offset.get())?,
                 frame_id.as_ref().map(|id| id.as_bytes().as_slice()),
-                reason
+                reason,
+                cause.number()
             ])?;
         if rand::random_range(0..UNREADABLE_SLACK) == 0 {
             // A member that sends junk does not fill the vaults of the others.
@@ -211,6 +219,7 @@ impl Tx<'_> {
             channel,
             offset,
             frame_id,
+            cause,
             reason,
         });
         Ok(())

@@ -8,7 +8,7 @@ use rusqlite::params;
 /// Messages taken out in one transaction.
 const PIECE: u32 = 1_024;
 /// Tables with rows of channels, by the channel's number.
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 17] = [
     "outbox",
     "failed",
     "unreadable",
@@ -25,6 +25,7 @@ const TABLES: [&str; 16] = [
     "rejoin",
     "deferred",
     "declined",
+    "invitation",
 ];
 
 impl Engine {

@@ -56,6 +56,7 @@ pub(crate) mod faults;
 mod forget;
 mod history;
 mod inbox;
+mod invitations;
 mod leaving;
 mod lost;
 mod offer;
@@ -68,6 +69,7 @@ mod reboot;
 mod rejoin;
 mod replaced;
 mod replay;
+mod replies;
 mod requests;
 mod roles;
 mod rollback;
@@ -76,6 +78,7 @@ mod standing;
 mod stock;
 mod transact;
 mod undone;
+mod unreadable;
 mod waiting;
 mod window;
 
@@ -88,15 +91,18 @@ pub use deferred::DeferredAdd;
 pub use error::EngineError;
 pub use failed::FailedSend;
 pub use history::{Keep, Purged};
+pub use invitations::Invited;
 pub use lost::{LogStatus, Lost, LostReason};
 pub use once::SEND_ID_BYTES_MAX;
 pub use problems::Problem;
 pub use properties::{CONTENT_TYPE_BYTES_MAX, Outgoing, Properties};
+pub use replies::{Requested, Searched};
 pub use requests::{JoinRequest, Trust};
 pub use roles::PolicyChange;
 pub use rollback::Rollback;
 pub use settle::{RollbackWord, Settled};
 pub use standing::Standing;
+pub use unreadable::UnreadableCause;
 pub use waiting::{Fate, Queued, QueuedKind, Refusal};
 pub use window::Fork;
 
@@ -315,6 +321,9 @@ pub struct UnreadableEntry {
     /// Its frame id, where there was a frame.
     pub frame_id: Option<FrameId>,
     /// Why.
+    #[serde(default)]
+    pub cause: UnreadableCause,
+    /// Why, in words.
     pub reason: String,
 }
 

@@ -237,7 +237,7 @@ impl Tx<'_> {
                 let frame = self.encrypt(channel, row)?;
                 Ok(Built::Frame(Box::new(frame)))
             }
-            Intent::Message | Intent::Announce => Ok(Built::NotYet),
+            Intent::Message | Intent::Announce | Intent::Await => Ok(Built::NotYet),
             Intent::Create => self.build_create(channel, row),
             Intent::Rejoin => Ok(Built::Frame(Box::new(self.build_rejoin(channel, row)?))),
             Intent::Reboot => Ok(Built::Frame(Box::new(self.build_reboot(channel, row)?))),

@@ -40,6 +40,8 @@ pub(super) enum Intent {
     Reboot = 11,
     /// Changes the channel's policy.
     Policy = 12,
+    /// The place of an addition that waits for a KeyPackage: nothing behind it goes out before. Becomes an [`Intent::Add`].
+    Await = 13,
 }
 
 impl Intent {
@@ -57,6 +59,7 @@ impl Intent {
             Self::Renew,
             Self::Reboot,
             Self::Policy,
+            Self::Await,
         ]
         .into_iter()
         .find(|intent| *intent as i64 == number)
@@ -79,7 +82,7 @@ impl Intent {
     pub(super) const fn is_told(self) -> bool {
         !matches!(
             self,
-            Self::Create | Self::Housekeeping | Self::Announce | Self::Rejoin | Self::Renew
+            Self::Create | Self::Housekeeping | Self::Announce | Self::Rejoin | Self::Renew | Self::Await
         )
     }
 
@@ -352,6 +355,22 @@ impl Tx<'_> {
             .transpose()
     }
 
+    /// The first intent of a kind with this content.
+    pub(super) fn row_with(
+        &self,
+        channel: &Channel,
+        intent: Intent,
+        content: &[u8],
+    ) -> Result<Option<OutboxRow>, EngineError> {
+        self.sql
+            .prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM outbox WHERE channel = ?1 AND kind = ?2 AND intent = ?3 ORDER BY seq LIMIT 1"
+            ))?
+            .query_row(params![channel.no, intent as i64, content], |row| Ok(read(row)))
+            .optional()?
+            .transpose()
+    }
+
     /// Whether an intent of a kind waits.
     pub(super) fn waits(&self, channel: &Channel, intent: Intent) -> Result<bool, EngineError> {
         Ok(self
@@ -504,7 +523,7 @@ impl Engine {
     }
 
     /// Queues the removal of agents. Those that are no members when the commit is built are left out; one that is on the log's
-    /// roster without being a member is taken off it.
+    /// roster without being a member is taken off it. Additions that wait for these agents are cancelled.
     pub fn remove(&mut self, channel: ChannelId, agents: &[AgentId]) -> Result<FrameId, EngineError> {
         self.sendable(channel)?;
         if agents.is_empty() || agents.len() > ROSTER_CHANGE_MAX {
@@ -519,7 +538,14 @@ impl Engine {
         }
         self.check_removal(channel, agents)?;
         let intent: Vec<u8> = agents.iter().flat_map(|agent| *agent.as_bytes()).collect();
-        self.queue_change(channel, Intent::Remove, &intent)
+        let (frame_id, _) = self.transact_on(channel, Durability::Now, |tx, channel| {
+            // Nobody waits for the addition of an agent that is to be removed.
+            tx.cancel_add(channel, agents)?;
+            let frame_id = FrameId::generate();
+            tx.queue(channel, Intent::Remove, frame_id, &intent, Place::Back)?;
+            Ok(frame_id)
+        })?;
+        Ok(frame_id)
     }
 
     /// Queues an update of this agent's own keys in the group (post-compromise security, RFC 9420 section 16.6).
@@ -540,6 +566,8 @@ impl Engine {
             return Err(EngineError::LastAdmin { channel });
         }
         let (frame_id, _) = self.transact_on(channel, Durability::Now, |tx, channel| {
+            // Whoever leaves adds nobody.
+            tx.unhold_all(channel)?;
             let frame_id = FrameId::generate();
             tx.queue(channel, Intent::Leave, frame_id, &[], Place::Back)?;
             if channel.position.state == ChannelState::Active {

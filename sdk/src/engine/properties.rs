@@ -100,6 +100,15 @@ impl Properties {
         })
     }
 
+    /// What the column begins with of a message that answers this one: fields are encoded in the order of their tags.
+    pub(super) fn answering(message: FrameId) -> Vec<u8> {
+        Kept {
+            reply_to: message.as_bytes().to_vec(),
+            ..Kept::default()
+        }
+        .encode_to_vec()
+    }
+
     pub(super) fn from_column(column: Option<Vec<u8>>) -> Self {
         let kept = column
             .and_then(|bytes| Kept::decode(bytes.as_slice()).ok())
@@ -174,6 +183,8 @@ mod tests {
             content_type: Some("text/plain; charset=utf-8".into()),
         };
         assert_eq!(Properties::from_column(properties.to_column()), properties);
+        let begins = properties.reply_to.map(Properties::answering);
+        assert!(begins.is_some_and(|begins| properties.to_column().is_some_and(|column| column.starts_with(&begins))));
         let mut envelope = Envelope::default();
         properties.write(&mut envelope);
         assert_eq!(Properties::of(&envelope), properties);

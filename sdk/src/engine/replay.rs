@@ -10,7 +10,7 @@ use super::outbox::{Intent, OutboxRow, Place};
 use super::properties::Properties;
 use super::standing::Standing;
 use super::transact::Tx;
-use super::{ChannelState, Engine, EngineError, Event, Gap, Processed};
+use super::{ChannelState, Engine, EngineError, Event, Gap, Processed, UnreadableCause};
 use crate::mls::{self, Change, Ground, Rejected, Seen, unreadable};
 use crate::vault::Durability;
 use bytes::Bytes;
@@ -136,13 +136,24 @@ impl Tx<'_> {
                 *culprit = None;
                 return Err(error);
             }
+            let cause = match &done {
+                Err(Halt::Void(_)) => UnreadableCause::NotMember,
+                // Nothing was looked at but the frame.
+                Err(Halt::Rejected(Rejected::Unreadable(_)))
+                    if header.is_none_or(|header| header.log != channel.log()) =>
+                {
+                    UnreadableCause::Malformed
+                }
+                Err(Halt::Rejected(rejected)) => UnreadableCause::of(rejected),
+                Ok(()) | Err(Halt::Failed(_)) => UnreadableCause::Unknown,
+            };
             match done {
                 Ok(()) => {}
                 Err(Halt::Failed(error)) => return Err(error),
-                Err(Halt::Void(reason)) => self.record_unreadable(channel, record.offset, header, reason)?,
+                Err(Halt::Void(reason)) => self.record_unreadable(channel, record.offset, header, cause, reason)?,
                 Err(Halt::Rejected(Rejected::Storage(error))) => return Err(error.into()),
                 Err(Halt::Rejected(Rejected::OutOfSync(reason))) => {
-                    self.record_unreadable(channel, record.offset, header, reason.clone())?;
+                    self.record_unreadable(channel, record.offset, header, cause, reason.clone())?;
                     self.out_of_sync(channel, record.offset, reason)?;
                 }
                 Err(Halt::Rejected(Rejected::LaterEpoch)) => {
@@ -154,7 +165,7 @@ impl Tx<'_> {
                         self.lose(channel, record.offset, record.offset, LostReason::OutOfSync)?;
                         self.out_of_sync(channel, record.offset.next(), reason)?;
                     } else {
-                        self.record_unreadable(channel, record.offset, header, reason)?;
+                        self.record_unreadable(channel, record.offset, header, cause, reason)?;
                     }
                 }
                 Err(Halt::Rejected(Rejected::KeyUsed(reason))) if self.is_read_again(channel, record.offset) => {
@@ -167,7 +178,7 @@ impl Tx<'_> {
                     channel.offered.suspect = true;
                     let is_change =
                         header.is_some_and(|header| matches!(header.detail, Detail::Commit { .. } | Detail::Proposal));
-                    self.record_unreadable(channel, record.offset, header, reason.clone())?;
+                    self.record_unreadable(channel, record.offset, header, cause, reason.clone())?;
                     channel.position.recovery.doubted |= is_change;
                     if is_change && channel.position.recovery.unsure {
                         // It may rest on what is gone.
@@ -183,7 +194,7 @@ impl Tx<'_> {
                             problem: problem.clone(),
                         });
                     }
-                    self.record_unreadable(channel, record.offset, header, problem)?;
+                    self.record_unreadable(channel, record.offset, header, cause, problem)?;
                 }
             }
             if let Some(Detail::Commit {
@@ -337,7 +348,7 @@ impl Tx<'_> {
             *accepted = row.encrypted_no.max(*accepted);
         }
         match row.intent {
-            Intent::Announce => {}
+            Intent::Announce | Intent::Await => {}
             Intent::Message => {
                 let (sent_ms, content) = (row.sent_ms, (row.content.as_ref(), &row.properties));
                 self.keep_message(channel, record, header.id, header.author, sent_ms, content, true)?;
@@ -623,6 +634,7 @@ impl Tx<'_> {
         self.provider.end_set_aside(channel.id.as_bytes(), false)?;
         channel.offered = super::channel::Offered::default();
         self.forget_undone(channel)?;
+        self.end_invitation(channel.no)?;
         self.events.push(Event::Left {
             channel: channel.id,
             offset,

@@ -2,15 +2,20 @@
 
 use super::channel::one;
 use super::outbox::Intent;
+use super::properties::Properties;
 use super::transact::{Tx, now_ms};
 use super::{Engine, EngineError};
 use crate::vault::{VaultError, id, integer, message_id, message_offset, unsigned};
+use bytes::Bytes;
 use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
 
+/// What one of the outbox takes in a page, besides its payload.
+const ROW_BYTES: u64 = 256;
+
 /// Something that waits in a channel's outbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queued {
     /// The channel.
     pub channel: ChannelId,
@@ -26,6 +31,11 @@ pub struct Queued {
     pub attempts: u32,
     /// The last refusal.
     pub last_refusal: Option<Refusal>,
+    /// The message; `None` where it is a change to the group.
+    #[serde(with = "crate::share::octets::option")]
+    pub payload: Option<Bytes>,
+    /// What the message says besides: which message it answers, its content type.
+    pub properties: Properties,
 }
 
 /// What waits in an outbox.
@@ -56,6 +66,9 @@ pub enum QueuedKind {
     Reboot,
     /// A change of the channel's policy.
     Policy,
+    /// An addition that waits until its agent has KeyPackages on offer; what is behind it waits, too. See
+    /// [`Engine::ensure_members`].
+    AddWaiting,
 }
 
 /// A refusal of a relay node that does not end an attempt to send.
@@ -93,23 +106,45 @@ impl From<Intent> for QueuedKind {
             Intent::Renew => Self::Renew,
             Intent::Reboot => Self::Reboot,
             Intent::Policy => Self::Policy,
+            Intent::Await => Self::AddWaiting,
         }
     }
 }
 
 impl Engine {
     /// All that waits in a channel's outbox, in the order in which it goes out. No more than
-    /// [`EngineConfig::outbox_messages_max`](super::EngineConfig::outbox_messages_max) messages.
+    /// [`EngineConfig::outbox_messages_max`](super::EngineConfig::outbox_messages_max) messages, with payloads of
+    /// [`EngineConfig::outbox_bytes_max`](super::EngineConfig::outbox_bytes_max) together.
     pub fn outbox(&self, channel: ChannelId) -> Result<Vec<Queued>, EngineError> {
+        Ok(self.outbox_page(channel, i64::MIN, u64::MAX)?.0)
+    }
+
+    /// A part of [`Engine::outbox`], from a place on: about `bytes_max` bytes, and at least one. With the place where it goes
+    /// on.
+    pub(crate) fn outbox_page(
+        &self,
+        channel: ChannelId,
+        from: i64,
+        bytes_max: u64,
+    ) -> Result<(Vec<Queued>, Option<i64>), EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
-        self.vault
-            .sql()
-            .prepare_cached(
-                "SELECT frame_id, kind, sent_ms, length(intent), refusals, refused_code, refused_ms FROM outbox
-                 WHERE channel = ?1 ORDER BY seq",
-            )?
-            .query_map([no], |row| Ok(read(row, channel)))?
-            .collect::<Result<Result<_, _>, _>>()?
+        let mut statement = self.vault.sql().prepare_cached(
+            "SELECT frame_id, kind, sent_ms, length(intent), refusals, refused_code, refused_ms,
+                    CASE kind WHEN ?3 THEN intent END, properties, seq
+             FROM outbox WHERE channel = ?1 AND seq >= ?2 ORDER BY seq",
+        )?;
+        let mut rows = statement.query(params![no, from, Intent::Message as i64])?;
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            if bytes >= bytes_max {
+                return Ok((page, Some(row.get(9)?)));
+            }
+            let queued = read(row, channel)?;
+            // Besides the payload, which a change to the group does not show.
+            bytes += ROW_BYTES + queued.payload.as_ref().map_or(0, |payload| payload.len() as u64);
+            page.push(queued);
+        }
+        Ok((page, None))
     }
 
     /// What became of something that was sent on a channel; `None` where the vault no longer knows: a change to the group
@@ -172,6 +207,8 @@ fn read(row: &Row<'_>, channel: ChannelId) -> Result<Queued, EngineError> {
         bytes: unsigned(row.get(3)?)?,
         attempts: row.get(4)?,
         last_refusal: refused.map(refusal).transpose()?,
+        payload: row.get::<_, Option<Vec<u8>>>(7)?.map(Bytes::from),
+        properties: Properties::from_column(row.get(8)?),
     })
 }
 

@@ -284,6 +284,8 @@ impl Shared {
         if matches!(event, Event::Lagged { .. }) {
             // Messages may be among what was missed.
             self.bus.wake_inboxes();
+            // So may be what left an outbox.
+            self.bus.settled.send_modify(|version| *version += 1);
         }
         self.bus.tell_all(vec![event]);
     }

@@ -7,8 +7,9 @@ use super::octets::Octets;
 use crate::agent::{Agent, AgentError};
 use crate::channel::{Channel, Sent};
 use crate::engine::{
-    ChannelInfo, ClaimedPackage, Consent, ConsentStatus, Contact, DeferredAdd, Divergence, FailedSend, JoinRequest,
-    Keep, Lost, Message, Outgoing, PolicyChange, Problem, Purged, Queued, Trust, UnreadableEntry,
+    ChannelInfo, ClaimedPackage, Consent, ConsentStatus, Contact, DeferredAdd, Divergence, FailedSend, Invited,
+    JoinRequest, Keep, Lost, Message, Outgoing, PolicyChange, Problem, Purged, Queued, Requested, Searched, Trust,
+    UnreadableEntry,
 };
 use crate::vault::{BackupInfo, BackupKey};
 use serde::{Deserialize, Serialize};
@@ -110,7 +111,6 @@ operations! {
     Wait fn all_caught_up() -> () { |agent| agent.caught_up() }
     Wait fn flushed() -> () { |agent| agent.flushed() }
     Call fn channels() -> Vec<ChannelInfo> { |agent| agent.channels() }
-    Call fn all_outboxes() -> Vec<Queued> { |agent| agent.outbox() }
     Call fn all_failed() -> Vec<FailedSend> { |agent| agent.failed() }
     Call fn all_problems() -> Vec<(Option<ChannelId>, Vec<Problem>)> { |agent| agent.problems() }
     Change fn take_over() -> Vec<ChannelId> { |agent| agent.take_over() }
@@ -129,6 +129,8 @@ operations! {
             Ok::<_, AgentError>(created.id())
         }
     }
+    Call fn invited() -> Vec<Invited> { |agent| agent.invited() }
+    Change fn accept_invitation(channel: ChannelId) -> bool { |agent| agent.accept_invitation(channel) }
     Call fn contacts() -> Vec<Contact> { |agent| agent.contacts() }
     Change fn set_contact(name: String, agent_id: AgentId) -> () {
         |agent| async { agent.set_contact(&name, agent_id).await }
@@ -180,7 +182,9 @@ operations! {
     Send fn leave(channel: ChannelId) -> Vec<Sent> { |agent| async { at(agent, channel).leave().await.map(one) } }
 
     // ---- the rest of a channel
-    Call fn outbox(channel: ChannelId) -> Vec<Queued> { |agent| at(agent, channel).outbox() }
+    Call fn outbox_page(channel: ChannelId, from: i64) -> (Vec<Queued>, Option<i64>) {
+        |agent| async { at(agent, channel).outbox_page(from, PAGE_BYTES_MAX as u64).await }
+    }
     Call fn failed(channel: ChannelId) -> Vec<FailedSend> { |agent| at(agent, channel).failed() }
     Change fn dismiss(channel: ChannelId, frame_id: FrameId) -> bool { |agent| at(agent, channel).dismiss(frame_id) }
     Wait fn claim(channel: ChannelId, agent_id: AgentId) -> ClaimedPackage {
@@ -188,6 +192,9 @@ operations! {
     }
     Call fn add_later(channel: ChannelId, agents: Vec<AgentId>) -> () {
         |agent| async { at(agent, channel).add_later(&agents).await }
+    }
+    Call fn ensure_members(channel: ChannelId, agents: Vec<AgentId>) -> () {
+        |agent| async { at(agent, channel).ensure_members(&agents).await }
     }
     Call fn deferred_adds(channel: ChannelId) -> Vec<DeferredAdd> { |agent| at(agent, channel).deferred_adds() }
     Change fn cancel_add(channel: ChannelId, agents: Vec<AgentId>) -> usize {
@@ -204,6 +211,12 @@ operations! {
     }
     Call fn received(channel: ChannelId, after: Offset, limit: u32) -> Vec<Message> {
         |agent| async { at(agent, channel).received(after, limit.min(MESSAGES_MAX)).await.map(page) }
+    }
+    Call fn requested(channel: ChannelId, request: FrameId) -> Requested {
+        |agent| async { at(agent, channel).requested(request).await }
+    }
+    Call fn reply_after(channel: ChannelId, request: FrameId, after: Offset) -> Searched {
+        |agent| async { at(agent, channel).reply_after(request, after).await }
     }
     Call fn acked(channel: ChannelId) -> Offset { |agent| at(agent, channel).acked() }
     Call fn ack(channel: ChannelId, offset: Offset, frame_id: Option<FrameId>) -> () {

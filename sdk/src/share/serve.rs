@@ -6,6 +6,7 @@ use super::hello::Refused;
 use super::place::{Inode, Place, own_user};
 use super::runtime;
 use crate::agent::bus::Bus;
+use crate::agent::core::span;
 use crate::agent::{Agent, AgentError};
 use crate::vault::Key;
 use parking_lot::Mutex;
@@ -20,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// Guests at one time. More are asked to come later.
 const GUESTS_MAX: usize = 128;
@@ -83,7 +85,7 @@ impl Share {
     ) -> Option<Self> {
         let runtime = runtime()?;
         let bus = Arc::clone(bus);
-        let starting = runtime.spawn(async move {
+        let starting = async move {
             let place = Place::beside(&vault)?;
             let user = own_user()?;
             let (listener, bound) = place.bind()?;
@@ -110,9 +112,10 @@ impl Share {
             let listener = UnixListener::from_std(listener)?;
             share
                 .tasks
-                .spawn(listen(Arc::clone(&share.host), listener, share.tasks.clone()));
+                .spawn(listen(Arc::clone(&share.host), listener, share.tasks.clone()).in_current_span());
             Ok::<_, io::Error>(share)
-        });
+        };
+        let starting = runtime.spawn(starting.instrument(span(agent)));
         let started = starting.await.map_err(io::Error::other).and_then(|started| started);
         started
             .inspect_err(|error| tracing::warn!(%error, "the vault is not shared with other processes"))
@@ -189,10 +192,11 @@ async fn listen(host: Arc<Host>, listener: UnixListener, tasks: TaskTracker) {
         match Arc::clone(&host.guests).try_acquire_owned() {
             Ok(place) => {
                 let host = Arc::clone(&host);
-                tasks.spawn(async move {
+                let serving = async move {
                     connection::serve(&host, stream).await;
                     drop(place);
-                });
+                };
+                tasks.spawn(serving.in_current_span());
             }
             Err(_) => refuse(
                 &stream,

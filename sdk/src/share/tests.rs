@@ -182,7 +182,10 @@ async fn stalled_guests_delay_neither_other_guests_nor_the_end() {
     }
     // Asks all the time and never reads an answer, until nothing more is taken from it.
     let mut guest = proven(folder.path()).await;
-    let request = Request::outbox { channel };
+    let request = Request::outbox_page {
+        channel,
+        from: i64::MIN,
+    };
     for id in 1.. {
         if timeout(Duration::from_secs(1), ask(&mut guest, id, &request))
             .await

@@ -4,10 +4,10 @@ use super::VaultError;
 use rusqlite::Connection;
 
 /// The version that this crate writes.
-pub(crate) const VERSION: u32 = 6;
+pub(crate) const VERSION: u32 = 7;
 
 /// The step to each version from the one before.
-const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4, V5, V6];
+const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4, V5, V6, V7];
 
 /// - `message.id` is the channel's number and the offset in one integer ([`message_id`](super::message_id)), so that
 ///   the history of a channel is one run of the table and needs no second index.
@@ -245,6 +245,25 @@ ALTER TABLE pending_join ADD COLUMN held_ms INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE declined (channel INTEGER PRIMARY KEY);
 CREATE TABLE claimer (agent BLOB PRIMARY KEY, account BLOB NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
 ALTER TABLE channel ADD COLUMN drift BLOB NOT NULL DEFAULT x'';
+";
+
+/// - Since when an addition that holds back what is sent has been refused for its agent's sake. NULL as long as it was not.
+///   The outbox has a kind of intents (13) that a version before does not know.
+/// - Channels that this agent was added to and that the application has not accepted. Those of before that have no label count
+///   as such; their own agents' channels begin at the first entry.
+/// - Why an entry cannot be read, as a number (see `UnreadableCause`): 0 for what a version before recorded.
+const V7: &str = "
+ALTER TABLE deferred ADD COLUMN held_ms INTEGER;
+ALTER TABLE unreadable ADD COLUMN cause INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE invitation (
+    channel INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    adder BLOB,
+    since_ms INTEGER NOT NULL
+);
+INSERT INTO invitation (channel, at, since_ms)
+    SELECT no, joined, 0 FROM channel
+    WHERE label = '' AND state IN (2, 3) AND joined > 1 AND no NOT IN (SELECT channel FROM declined);
 ";
 
 /// Refuses a database that is no vault, or of a newer version.

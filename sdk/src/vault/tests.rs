@@ -211,6 +211,8 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
              ALTER TABLE channel DROP COLUMN removed;
              ALTER TABLE channel DROP COLUMN applied_hash;
              ALTER TABLE channel DROP COLUMN drift;
+             ALTER TABLE unreadable DROP COLUMN cause;
+             DROP TABLE invitation;
              ALTER TABLE key_package DROP COLUMN expires_ms;
              ALTER TABLE key_package DROP COLUMN at;
              INSERT INTO key_package VALUES (x'01', x'02', 6, 0, NULL);
@@ -245,4 +247,60 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
             .expect("known");
         assert_eq!(version, schema::VERSION);
     }
+}
+
+#[test]
+fn channels_without_a_label_that_others_made_are_invitations_in_a_vault_of_before() {
+    let (_folder, path) = folder();
+    let vault = Vault::open(&path, &raw(1)).expect("opens");
+    let channel = |no: i64, label: &str, state: i64, joined: i64| {
+        vault
+            .sql()
+            .execute(
+                "INSERT INTO channel (no, id, label, state, cursor, head, epoch, encrypted_no, accepted_no, acked, received,
+                                      received_acked, joined)
+                 VALUES (?1, randomblob(16), ?2, ?3, 9, 9, 1, 0, 0, 0, 0, 0, ?4)",
+                (no, label, state, joined),
+            )
+            .expect("written");
+    };
+    // Its own, one that has a label, two that others made, one that was left, one that was declined.
+    for (no, label, state, joined) in [
+        (1, "", 2, 1),
+        (2, "plans", 2, 5),
+        (3, "", 2, 6),
+        (4, "", 3, 7),
+        (5, "", 4, 8),
+    ] {
+        channel(no, label, state, joined);
+    }
+    channel(6, "", 3, 9);
+    vault
+        .sql()
+        .execute_batch(
+            "INSERT INTO declined VALUES (6);
+             DROP TABLE invitation;
+             ALTER TABLE unreadable DROP COLUMN cause;
+             ALTER TABLE deferred DROP COLUMN held_ms;
+             INSERT INTO unreadable (channel, at, reason) VALUES (3, 7, 'why');
+             PRAGMA user_version = 6;",
+        )
+        .expect("written");
+    drop(vault);
+    let vault = Vault::open(&path, &raw(1)).expect("opens");
+    let mut invitations = vault
+        .sql()
+        .prepare("SELECT channel, at, adder FROM invitation ORDER BY channel")
+        .expect("a query");
+    let found: Vec<(i64, i64, Option<Vec<u8>>)> = invitations
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .expect("read")
+        .collect::<Result<_, _>>()
+        .expect("read");
+    assert_eq!(found, [(3, 6, None), (4, 7, None)]);
+    let cause: i64 = vault
+        .sql()
+        .query_row("SELECT cause FROM unreadable", [], |row| row.get(0))
+        .expect("read");
+    assert_eq!(cause, 0);
 }

@@ -1,6 +1,7 @@
 //! The engine against the real fold: agents that talk, go away, race, crash and lie.
 
 mod answers;
+mod barrier;
 mod conversation;
 mod deferred;
 mod failed;

@@ -16,6 +16,12 @@ fn crash_child() {
     agent::crash::child();
 }
 
+/// Not a promise: the body of the process whose log is looked at. Does nothing unless a test started it.
+#[test]
+fn traces_child() {
+    agent::traces::child();
+}
+
 /// Not a promise: the body of the other process that has a vault open.
 #[test]
 fn lock_child() {

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import builtins
 import inspect
 import json as _json
 import os
@@ -35,17 +36,19 @@ from types import TracebackType
 from typing import Any, Final, TypeVar, cast
 
 from . import _events, _skytale
-from ._errors import ChannelLeft, Closed, Offline, SendFailed, SkytaleError, Unauthorized, VaultError
+from ._errors import ChannelLeft, Closed, NoReply, Offline, SendFailed, SkytaleError, Unauthorized, VaultError
 from ._events import (
     Connected,
     Disconnected,
     Divergence,
     EntriesLost,
+    EntryUnreadable,
     Event,
     Joined,
     Lagged,
     Left,
     MemberAdded,
+    MemberNotAdded,
     MemberRemoved,
     OutOfSync,
     Rejoined,
@@ -62,14 +65,17 @@ __all__ = [
     "Disconnected",
     "Divergence",
     "EntriesLost",
+    "EntryUnreadable",
     "Event",
     "Joined",
     "Lagged",
     "Left",
     "MemberAdded",
+    "MemberNotAdded",
     "MemberRemoved",
     "Message",
     "Messages",
+    "NoReply",
     "Offline",
     "OutOfSync",
     "Problem",
@@ -246,6 +252,10 @@ class Queued:
     since_ms: int
     bytes: int
     attempts: int
+    payload: builtins.bytes | None
+    """Of a message."""
+    reply_to: str | None
+    content_type: str | None
 
 
 @dataclass(frozen=True)
@@ -350,6 +360,7 @@ class Channel:
         content_type: str | None = None,
         key: str | None = None,
         reply_to: str | None = None,
+        wait: bool = False,
     ) -> Sent:
         """Sends a message. It is in the outbox, durably, when this returns; it goes out in the order of the calls.
 
@@ -359,9 +370,31 @@ class Channel:
             content_type: The media type of the payload; of text and JSON it is known.
             key: An id of yours: the same key sent again is the same message, also after a restart.
             reply_to: The id of the message that this one answers. See also ``Received.reply``.
+            wait: Wait until there is room where the outbox is full, instead of raising.
         """
         content, content_type = _content(payload, json, content_type)
-        return Sent(await self._native.send(content, content_type, key, reply_to))
+        return Sent(await self._native.send(content, content_type, key, reply_to, wait))
+
+    async def request(
+        self,
+        payload: bytes | str | None = None,
+        *,
+        json: object = _NOTHING,
+        content_type: str | None = None,
+        key: str | None = None,
+        timeout: float | None = None,
+    ) -> Received:
+        """Sends a message and waits for the first one that answers it, as ``Received.reply`` does.
+
+        Raises ``NoReply`` after ``timeout`` seconds, which is a ``TimeoutError`` and says whether the request was delivered. With
+        a ``key`` the same call goes on waiting, also after a restart: it is sent once, and an answer that came meanwhile is given
+        at once.
+
+        This acknowledges nothing: ``messages`` gives the answer in its place, too, and whoever reads them acknowledges it. A
+        program that reads no messages calls ``ack`` on the answer, which acknowledges all before it as well.
+        """
+        content, content_type = _content(payload, json, content_type)
+        return Received(await self._native.request(content, timeout, content_type, key))
 
     def messages(self, *, until: asyncio.Event | None = None) -> Messages:
         """Messages of other agents that were not acknowledged, oldest first, then new ones as they come.
@@ -384,7 +417,11 @@ class Channel:
         return Sent(await self._native.add(list(agents)))
 
     async def ensure_members(self, agents: Iterable[str]) -> None:
-        """Sees to it that agents are members: those that are not are added once they can be. Works offline; members are fine."""
+        """Makes agents members before anything that is sent after this: works offline, and members are fine.
+
+        What is sent after this call waits until the additions are in the log, so that those who were added read it. An agent that
+        cannot be added within a minute, or refuses, holds back nothing any more: ``MemberNotAdded`` says so.
+        """
         await self._native.ensure_members(list(agents))
 
     async def remove(self, agents: Iterable[str]) -> Sent:

@@ -50,12 +50,17 @@ class SendFailed(SkytaleError):
     """A message will not be delivered."""
 
 
+class NoReply(SkytaleError, TimeoutError):
+    """Nobody has answered a request in time. It is not taken back: call again with the same key to wait on."""
+
+
 _EXACT: dict[str, type[SkytaleError]] = {
     "SKY-5006": SkytaleError,
     "SKY-5007": ChannelLeft,
     "SKY-5009": Offline,
     "SKY-5015": Closed,
     "SKY-5050": Closed,
+    "SKY-5025": NoReply,
     "SKY-5030": SendFailed,
     "SKY-4002": Unauthorized,
     "SKY-4003": Unauthorized,

@@ -83,6 +83,20 @@ class MemberRemoved(_OfChannel):
         return str(self.data["by"])
 
 
+class MemberNotAdded(Event):
+    """An agent that ``ensure_members`` was to add is no member yet, and what was sent after that goes out without it."""
+
+    @property
+    def channel(self) -> str:
+        """The channel's id."""
+        return str(self.data["channel"])
+
+    @property
+    def agent(self) -> str:
+        """Whom."""
+        return str(self.data["agent"])
+
+
 class Left(_OfChannel):
     """This agent is in the channel no longer."""
 
@@ -94,6 +108,31 @@ class Divergence(_OfChannel):
     def author(self) -> str:
         """Whose entry said so."""
         return str(self.data["author"])
+
+
+class EntryUnreadable(Event):
+    """An entry cannot be read, and never will be. It is recorded."""
+
+    @property
+    def channel(self) -> str | None:
+        """The channel's id; ``None`` is the agent's own log."""
+        channel = self.data["channel"]
+        return None if channel is None else str(channel)
+
+    @property
+    def offset(self) -> int:
+        """Where it is."""
+        return int(self.data["offset"])
+
+    @property
+    def cause(self) -> str:
+        """Why: ``Invalid``, ``KeyUsed``, ``LaterEpoch`` and others, as Rust's ``UnreadableCause`` names them."""
+        return str(self.data["cause"])
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        return str(self.data["reason"])
 
 
 class SendFailed(Event):

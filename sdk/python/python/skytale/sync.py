@@ -167,10 +167,24 @@ class Channel:
         content_type: str | None = None,
         key: str | None = None,
         reply_to: str | None = None,
+        wait: bool = False,
     ) -> Sent:
         """Sends a message: see ``skytale.Channel.send``."""
-        sent = self._channel.send(payload, json=json, content_type=content_type, key=key, reply_to=reply_to)
+        sent = self._channel.send(payload, json=json, content_type=content_type, key=key, reply_to=reply_to, wait=wait)
         return Sent(_loop.run(sent))
+
+    def request(
+        self,
+        payload: bytes | str | None = None,
+        *,
+        json: object = _NOTHING,
+        content_type: str | None = None,
+        key: str | None = None,
+        timeout: float | None = None,
+    ) -> Received:
+        """Sends a message and waits for the first one that answers it: see ``skytale.Channel.request``."""
+        asked = self._channel.request(payload, json=json, content_type=content_type, key=key, timeout=timeout)
+        return Received(_loop.run(asked))
 
     def messages(self, *, timeout: float | None = None) -> Iterator[Received]:
         """Messages that were not acknowledged, then new ones; ends after ``timeout`` seconds without one."""

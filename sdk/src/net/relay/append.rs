@@ -13,6 +13,7 @@ use skytale_proto::{Code, Offset};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
+use tracing::Instrument as _;
 
 /// Append requests unanswered, in number. Bytes are bounded by the relay's limit.
 const IN_FLIGHT_MAX: usize = 1_024;
@@ -184,16 +185,18 @@ impl Appender {
     /// frames on two streams have no order; then the log's frames are appended again, in order.
     pub async fn renew(&mut self, session: &Session) -> Result<(), RelayError> {
         let (shared, session, number) = (Arc::clone(&self.shared), session.clone(), self.stream.number);
-        let ending = session.ending();
+        let (ending, tasks) = (session.ending(), session.tasks().clone());
         // In a task, which makes progress even if the caller stops polling: other appenders wait for the lock.
-        let renewing = session.tasks().clone().spawn(async move {
+        let renewing = async move {
             let mut newest = shared.newest.lock().await;
             if newest.number == number {
                 *newest = Stream::open(&session, &shared.limits, number + 1).await?;
             }
             Ok::<_, RelayError>(newest.clone())
-        });
-        self.stream = renewing
+        };
+        let renewing = renewing.in_current_span();
+        self.stream = tasks
+            .spawn(renewing)
             .await
             .map_err(|_| ending.explain(RelayError::lost("no other append stream was opened")))??;
         Ok(())
@@ -290,8 +293,8 @@ impl Stream {
             limits: Arc::clone(limits),
         };
         let ending = session.ending();
-        session.tasks().spawn(write(writer, ending.clone()));
-        session.tasks().spawn(read(answers, waiting, ending));
+        session.tasks().spawn(write(writer, ending.clone()).in_current_span());
+        session.tasks().spawn(read(answers, waiting, ending).in_current_span());
         Ok(Self {
             number,
             requests: Arc::new(Requests {

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// How long a relay node may take to give room for one more stream.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
@@ -225,7 +226,7 @@ impl Session {
             subject,
             provider,
         };
-        tasks.spawn(control::run(control, connection.clone(), send, events));
+        tasks.spawn(control::run(control, connection.clone(), send, events).in_current_span());
         Ok(Self {
             inner: Arc::new(Inner {
                 connection,

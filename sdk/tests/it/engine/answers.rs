@@ -71,3 +71,35 @@ fn what_an_answer_says_outlives_a_log_that_went_back() {
     }
     assert_agree(channel, &mut [&mut a, &mut b]);
 }
+
+#[test]
+fn the_first_answer_of_another_agent_is_found_wherever_the_search_begins() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    let waits = a.send(channel, "what is it?");
+    let before = a.engine().requested(channel, waits).expect("known");
+    assert!(!before.delivered);
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    let asked = a.engine().requested(channel, waits).expect("known");
+    assert!(asked.delivered && asked.after > before.after);
+    let nothing = a.engine().reply_to(channel, waits, before.after).expect("searched");
+    assert_eq!((nothing.reply, nothing.more), (None, false));
+    // An answer of its own is none, nor is one to something else.
+    let own = Outgoing::new("I do not know").reply_to(waits);
+    a.engine().send_message(channel, &own).expect("queued");
+    let other = Outgoing::new("another").reply_to(skytale_proto::FrameId::generate());
+    b.engine().send_message(channel, &other).expect("queued");
+    for text in ["first", "second"] {
+        let answer = Outgoing::new(text).content_type("text/plain").reply_to(waits);
+        b.engine().send_message(channel, &answer).expect("queued");
+    }
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    a.crash();
+    a.engine().ack(channel, Offset::MAX).expect("acknowledged");
+    for after in [Offset::ZERO, before.after, asked.after, nothing.until] {
+        let found = a.engine().reply_to(channel, waits, after).expect("searched");
+        let payload = found.reply.map(|reply| reply.payload);
+        assert_eq!(payload.as_deref(), Some(&b"first"[..]), "{after}");
+    }
+}

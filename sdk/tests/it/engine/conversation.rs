@@ -106,7 +106,7 @@ fn what_waits_says_since_when_how_often_it_was_refused_and_why() {
     assert_eq!(b.engine().fate(channel, first).expect("known"), None);
     let other = a.engine().create_channel("other").expect("made");
     assert_eq!(a.engine().fate(other, first).expect("known"), None);
-    let create = a.engine().outbox(other).expect("listed")[0];
+    let create = a.engine().outbox(other).expect("listed").swap_remove(0);
     assert_eq!(create.kind, QueuedKind::Create);
     assert_eq!(
         a.engine().fate(other, create.frame_id).expect("known"),

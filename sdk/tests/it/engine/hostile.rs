@@ -14,7 +14,7 @@ use openmls_traits::types::SignatureScheme;
 use prost::Message as _;
 use skytale_proto::wire::{Bundle, Envelope};
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, Header, Offset, Policy};
-use skytale_sdk::engine::{ClaimedPackage, Event};
+use skytale_sdk::engine::{ClaimedPackage, Event, UnreadableCause};
 
 struct Key(SigningKey);
 
@@ -230,6 +230,7 @@ fn assert_refused(relay: &Relay, channel: ChannelId, a: &mut Agent, b: &mut Agen
         assert_eq!(unreadable.count(), 1, "{events:?}");
         let lied = events.iter().any(|event| matches!(event, Event::HeaderLied { .. }));
         assert_eq!(lied, header_lied, "{events:?}");
+        assert_cause(agent, channel, &events, header_lied);
         assert_eq!(agent.engine().epoch(channel).expect("known"), epoch);
     }
     let texts = a.texts(channel).len();
@@ -240,6 +241,22 @@ fn assert_refused(relay: &Relay, channel: ChannelId, a: &mut Agent, b: &mut Agen
     assert_eq!(b.texts(channel).len(), texts + 2);
     assert_eq!(a.transcript(channel), b.transcript(channel));
     assert_agree(channel, &mut [a, b]);
+}
+
+/// The cause in the event is the one that is kept.
+fn assert_cause(agent: &mut Agent, channel: ChannelId, events: &[Event], header_lied: bool) {
+    let told = events.iter().find_map(|event| match event {
+        Event::EntryUnreadable { offset, cause, .. } => Some((*offset, *cause)),
+        _ => None,
+    });
+    let (offset, cause) = told.expect("told");
+    agent.crash();
+    let kept = agent
+        .engine()
+        .unreadable(Some(channel), offset.previous(), 1)
+        .expect("listed");
+    assert_eq!((kept[0].offset, kept[0].cause), (offset, cause));
+    assert_eq!(cause == UnreadableCause::HeaderLied, header_lied, "{cause}: {kept:?}");
 }
 
 /// Both agents judge the last entry alike, as one that changes nothing in the group; the roster is the group again, without its
@@ -363,11 +380,14 @@ fn a_header_that_hides_an_addition_or_a_removal_is_refused_by_all() {
     }
     // The Welcome that the last of them promised is none; the agent learns and goes on.
     c.read_own_log(&relay);
-    assert!(
-        c.take_events()
-            .iter()
-            .any(|event| matches!(event, Event::EntryUnreadable { channel: None, .. }))
-    );
+    assert!(c.take_events().iter().any(|event| matches!(
+        event,
+        Event::EntryUnreadable {
+            channel: None,
+            cause: UnreadableCause::Welcome,
+            ..
+        }
+    )));
     assert_eq!(c.engine().pending_joins().expect("listed"), []);
 }
 

@@ -188,6 +188,7 @@ pub(super) const fn name(kind: QueuedKind) -> &'static str {
         QueuedKind::Renew => "renew",
         QueuedKind::Reboot => "reboot",
         QueuedKind::Policy => "policy",
+        QueuedKind::AddWaiting => "add-waiting",
         _ => "other",
     }
 }

@@ -188,6 +188,8 @@ struct Row {
     /// The repair under way, or the one to make.
     remedy: &'static str,
     frame_id: Option<FrameId>,
+    /// Reason that an entry cannot be read.
+    cause: Option<&'static str>,
     /// Author of the message that showed a divergence, with both digests.
     author: Option<AgentId>,
     ours: Option<String>,
@@ -213,6 +215,10 @@ impl Row {
             frame_id: match problem {
                 Problem::SendFailed(send) => Some(send.frame_id),
                 Problem::Unreadable(entry) => entry.frame_id,
+                _ => None,
+            },
+            cause: match problem {
+                Problem::Unreadable(entry) => Some(entry.cause.name()),
                 _ => None,
             },
             author: divergence.map(|divergence| divergence.author),

@@ -192,6 +192,10 @@ fn tell(output: &Output, watched: ChannelId, event: &Event, names: &Names) {
         Event::Connected { .. } => "connected".to_owned(),
         Event::MemberAdded { channel, agent, .. } if *channel == watched => format!("{} came", names.long(agent)),
         Event::MemberRemoved { channel, agent, .. } if *channel == watched => format!("{} is gone", names.long(agent)),
+        Event::MemberNotAdded { channel, agent, code } if *channel == watched => format!(
+            "{} is not added yet ({code}); what was sent after the addition goes out without it",
+            names.long(agent)
+        ),
         Event::MemberOutOfSync { channel, agent, .. } if *channel == watched => {
             format!("{} is out of sync, and has asked to be added again", names.long(agent))
         }

@@ -4,6 +4,7 @@ use super::super::world::{World, channel_of, event, soon};
 use super::attach;
 use skytale_proto::{AgentId, Code, Offset};
 use skytale_sdk::agent::{Agent, AgentError};
+use skytale_sdk::engine::Outgoing;
 use skytale_sdk::event::Event;
 use skytale_sdk::vault::restore;
 use std::time::Duration;
@@ -131,4 +132,44 @@ async fn a_guest_backs_the_vault_up_and_the_backup_can_be_restored() {
     assert_eq!(restored.id(), owner.id());
     restored.channel(channel).await.expect("known");
     restored.close(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_asks_waits_for_room_and_ensures_members_as_the_owner_does() {
+    let world = World::new().await;
+    let (owner, bob) = (world.agent("alice").await, world.agent("bob").await);
+    let channels = channel_of(&[&owner, &bob]).await;
+    let guest = attach(&world, "alice").await;
+    let channel = guest.channel(channels[0].id()).await.expect("known");
+    soon("all out", owner.flushed()).await.expect("flushed");
+    owner.disconnect().await;
+    let stranger = AgentId::from_bytes([0xab; 32]);
+    channel.ensure_members(&[bob.id(), stranger]).await.expect("kept");
+    let request = || Outgoing::new(vec![b'?'; 100_000]).once("question");
+    let ended = channel.request(request(), Duration::from_millis(1)).await;
+    assert!(
+        matches!(ended, Err(AgentError::NoReply { delivered: false, .. })),
+        "{ended:?}"
+    );
+    let outbox = channel.outbox().await.expect("listed");
+    assert_eq!(outbox, channels[0].outbox().await.expect("listed"));
+    assert_eq!(outbox, guest.outbox().await.expect("listed"));
+    let sizes: Vec<_> = outbox
+        .iter()
+        .map(|queued| queued.payload.as_ref().map(|payload| payload.len()))
+        .collect();
+    assert_eq!(sizes, [None, Some(100_000)]);
+    assert_eq!(channel.cancel_add(&[stranger]).await.expect("cancelled"), 1);
+
+    owner.connect().await.expect("a socket");
+    let mut messages = channels[1].messages();
+    let question = soon("a question", messages.next()).await.expect("a question");
+    question.reply("this").await.expect("sent");
+    let asking = channel.request(request(), Duration::from_secs(60));
+    let reply = soon("an answer", asking).await.expect("an answer");
+    assert_eq!(reply.payload, "this");
+    reply.ack().await.expect("acknowledged");
+    assert_eq!(channels[0].info().await.expect("known").unacked, 0);
+    let sent = channel.send_when_room(Outgoing::new("thanks")).await.expect("sent");
+    soon("delivered", sent.delivered()).await.expect("delivered");
 }
