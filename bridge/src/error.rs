@@ -1,7 +1,7 @@
 //! Why the bridge refuses.
 
 use skytale_proto::Code;
-use skytale_sdk::raw::RawError;
+use skytale_sdk::internals::raw::RawError;
 use std::fmt;
 
 /// A refusal: a code, and a sentence.

@@ -18,6 +18,7 @@ use skytale_proto::limits::ROSTER_CHANGE_MAX;
 
 /// An addition that waits for a KeyPackage of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct DeferredAdd {
     /// The channel.
     pub channel: ChannelId,

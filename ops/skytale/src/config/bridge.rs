@@ -10,14 +10,11 @@ use skytale_bridge::policy::{Pattern, Policy, Rules};
 use skytale_bridge::{
     AuthConfig, Bearer, BridgeConfig, BridgeError, BridgeLimits, BridgeTimes, Certificate, TlsConfig,
 };
-use skytale_proto::Code;
-use skytale_sdk::agent::RelaySource;
-use skytale_sdk::net::ApiClient;
-use skytale_sdk::net::relay::NetworkConfig;
-use skytale_sdk::raw::RawConfig;
+use skytale_proto::{Code, Region};
+use skytale_sdk::internals::raw::RawConfig;
+use skytale_sdk::{ApiClient, NetworkConfig, RelaySource, TokenSource};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// A bearer that is shorter can be guessed.
@@ -143,7 +140,7 @@ impl Loaded {
             (Some(file), Some(api)) => (file, api),
             _ => return Err(Failure::new(Code::Config, "the bridge's configuration is not whole")),
         };
-        let client = identity(file)?.config(Arc::new(api), self.config.bridge.region);
+        let client = identity(file)?.config(api, self.config.bridge.region);
         Ok(BridgeSetup {
             config: setup.config,
             auth: setup.auth,
@@ -325,14 +322,14 @@ pub(crate) struct Identity(Zeroizing<[u8; 32]>);
 
 impl Identity {
     /// What a client of raw logs is opened with.
-    pub(crate) fn config(&self, api: Arc<ApiClient>, region: u8) -> RawConfig {
+    pub(crate) fn config(&self, api: ApiClient, region: u8) -> RawConfig {
         let derive = |context| Zeroizing::new(blake3::derive_key(context, self.0.as_slice()));
         RawConfig {
             identity: derive("skytale bridge v1 identity"),
             endpoint: derive("skytale bridge v1 endpoint"),
-            tokens: api,
+            tokens: TokenSource::new(api),
             relays: RelaySource::Directory,
-            region: Some(region),
+            region: Some(Region(region)),
             network: NetworkConfig::default(),
         }
     }

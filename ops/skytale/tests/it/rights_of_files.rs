@@ -18,11 +18,16 @@ fn set_mode(path: &Path, mode: u32) {
 fn everybodys() -> tempfile::TempDir {
     let enters = |folder: &Path| mode(folder) & 0o001 != 0;
     let own = std::env::temp_dir();
-    let above = [own.as_path(), Path::new("/tmp"), Path::new("/var/tmp"), Path::new("/dev/shm")]
-        .into_iter()
-        .filter_map(|folder| folder.canonicalize().ok())
-        .find(|folder| folder.ancestors().all(enters))
-        .expect("a temporary folder that every user can enter");
+    let above = [
+        own.as_path(),
+        Path::new("/tmp"),
+        Path::new("/var/tmp"),
+        Path::new("/dev/shm"),
+    ]
+    .into_iter()
+    .filter_map(|folder| folder.canonicalize().ok())
+    .find(|folder| folder.ancestors().all(enters))
+    .expect("a temporary folder that every user can enter");
     let folder = tempfile::tempdir_in(above).expect("a folder");
     set_mode(folder.path(), 0o755);
     folder

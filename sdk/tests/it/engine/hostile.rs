@@ -14,7 +14,8 @@ use openmls_traits::types::SignatureScheme;
 use prost::Message as _;
 use skytale_proto::wire::{Bundle, Envelope};
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, Header, Offset, Policy};
-use skytale_sdk::engine::{ClaimedPackage, Event};
+use skytale_sdk::Event;
+use skytale_sdk::internals::engine::ClaimedPackage;
 
 struct Key(SigningKey);
 
