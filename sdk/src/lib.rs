@@ -117,6 +117,7 @@ mod raw;
 mod share;
 mod vault;
 
+#[doc(no_inline)]
 pub use bytes::Bytes;
 
 pub use agent::{Agent, AgentConfig, AgentError, AllMessages, DriverConfig, RelaySource};
