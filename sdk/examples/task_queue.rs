@@ -58,6 +58,8 @@ async fn close(agent: Agent) {
 /// Queues every task, and stops. What is still in the outbox then goes out the next time.
 async fn give_out(workers: &[AgentId]) -> Result<(), Error> {
     let agent = open("coordinator").await?;
+    // To add agents it must be online.
+    agent.caught_up().await?;
     let channel = agent.ensure_channel("tasks").await?;
     // Before the tasks: a member reads nothing that was sent before it was added. Members are left out.
     let added = channel.add_available(workers).await?;
