@@ -13,7 +13,7 @@ use skytale_benches::versus::{Aim, Bench, Case, Side, Work, sized};
 use skytale_bridge::wire::proto::SessionMessageType as Kind;
 use skytale_bridge::{AuthConfig, Bridge, BridgeConfig};
 use skytale_log_store::{LocalConfig, LocalStore};
-use skytale_sdk::net::relay::NetworkConfig;
+use skytale_sdk::NetworkConfig;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::runtime::Runtime;

@@ -20,13 +20,12 @@ use skytale_benches::versus::{Aim, Bench, Case, Side, Work, sized};
 use skytale_log_store::{LogStore, MemoryStore};
 use skytale_proto::wire::Bundle;
 use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Header, LogId, Offset, Record};
-use skytale_sdk::engine::{ClaimedPackage, Engine, EngineConfig, Outcome};
-use skytale_sdk::vault::VaultKey;
+use skytale_sdk::internals::engine::{ClaimedPackage, Engine, Outcome};
+use skytale_sdk::{EngineConfig, VaultKey};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tokio::runtime::Runtime;
-use zeroize::Zeroizing;
 
 const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 /// A message's payload, in bytes.
@@ -205,12 +204,10 @@ impl Setup {
 const VAULT: &str = "vault.db";
 
 fn open(path: &Path) -> anyhow::Result<Engine> {
-    let config = EngineConfig {
-        key_packages_low: 1,
-        key_packages_target: 1,
-        ..EngineConfig::default()
-    };
-    Ok(Engine::open(path, VaultKey::Raw(Zeroizing::new([7; 32])), config)?)
+    let mut config = EngineConfig::default();
+    config.key_packages_low = 1;
+    config.key_packages_target = 1;
+    Ok(Engine::open(path, VaultKey::raw([7; 32]), config)?)
 }
 
 /// Makes `to` hold the files of `from`, and nothing else.

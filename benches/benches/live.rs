@@ -14,7 +14,7 @@ use skytale_benches::relay::Relay;
 use skytale_benches::stopwatch::Took;
 use skytale_benches::versus::{Aim, Bench, Case, Side, Work, sized};
 use skytale_log_store::{LocalConfig, LocalStore, LogStore, MemoryStore};
-use skytale_sdk::net::relay::NetworkConfig;
+use skytale_sdk::NetworkConfig;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write as _;
@@ -61,10 +61,7 @@ fn main() -> anyhow::Result<()> {
 fn without_udp(bench: &mut Bench, runtime: &Runtime) -> anyhow::Result<()> {
     let rounds = sized(20, 3);
     // Nothing that a socket of [::1] sends reaches a node on 127.0.0.1.
-    let blocked = NetworkConfig {
-        bind: Some((Ipv6Addr::LOCALHOST, 0).into()),
-        ..NetworkConfig::default()
-    };
+    let blocked = NetworkConfig::bound_to((Ipv6Addr::LOCALHOST, 0).into());
     let relay = runtime.block_on(Relay::start(Arc::new(MemoryStore::new())))?;
     for (name, network) in [
         ("first session, UDP answers", NetworkConfig::default()),

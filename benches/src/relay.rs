@@ -8,10 +8,8 @@ use skytale_proto::rest::{self, Jwks};
 use skytale_proto::token::{Claims, Confirmation, TokenSigner};
 use skytale_proto::{AccountId, AgentId, Code, EndpointId, FrameId, KeyId};
 use skytale_relay_node::{RelayConfig, RelayNode, SessionConfig, TrustSource};
-use skytale_sdk::agent::RelaySource;
-use skytale_sdk::net::relay::NetworkConfig;
-use skytale_sdk::net::{self, Token, TokenError, TokenFn, TokenProvider, TokenSubject};
-use skytale_sdk::raw::{RawClient, RawConfig};
+use skytale_sdk::internals::raw::{RawClient, RawConfig};
+use skytale_sdk::{NetworkConfig, RelaySource, Token, TokenError, TokenFn, TokenSource, TokenSubject};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,8 +60,8 @@ impl Tokens {
     }
 
     /// Gives them to every caller, each with these relay nodes.
-    pub fn provider(self, relays: Vec<rest::Relay>) -> Arc<dyn TokenProvider> {
-        Arc::new(TokenFn::new(move |subject: TokenSubject| {
+    pub fn provider(self, relays: Vec<rest::Relay>) -> TokenSource {
+        TokenSource::new(TokenFn::new(move |subject: TokenSubject| {
             let token = self.sign(self.account, subject.agent, subject.endpoint);
             let relays = relays.clone();
             async move {
@@ -165,11 +163,8 @@ impl Relay {
 
     /// A client of raw logs, as the bridge is one.
     pub async fn raw_client(&self, network: NetworkConfig) -> anyhow::Result<RawClient> {
-        let relay = net::Relay {
-            endpoint: self.node.endpoint_id(),
-            addresses: self.node.bound_addresses(),
-            https_url: self.node.https_url().map(str::to_owned),
-        };
+        let mut relay = skytale_sdk::Relay::new(self.node.endpoint_id(), self.node.bound_addresses());
+        relay.https_url = self.node.https_url().map(str::to_owned);
         let config = RawConfig {
             identity: Zeroizing::new([1; 32]),
             endpoint: Zeroizing::new([2; 32]),

@@ -7,7 +7,7 @@ use crate::stored::{Cursor, Cursors, IDS_MAX, Log, StoredFrame, decode_frame};
 use crate::wire::{FullName, Prefix};
 use parking_lot::Mutex;
 use skytale_proto::{Code, Offset};
-use skytale_sdk::raw::{RawClient, RawEntry, RawItem, RawPending, RawReader, RawWriter};
+use skytale_sdk::internals::raw::{RawClient, RawEntry, RawItem, RawPending, RawReader, RawWriter};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

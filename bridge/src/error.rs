@@ -1,7 +1,7 @@
 //! Refusals and start errors of the bridge.
 
 use skytale_proto::Code;
-use skytale_sdk::raw::RawError;
+use skytale_sdk::internals::raw::RawError;
 use std::fmt;
 
 /// A refusal: a code, and a sentence.

@@ -13,7 +13,7 @@ use crate::wire::{EncodedName, FullName, Prefix, Publish};
 use lru::LruCache;
 use parking_lot::Mutex;
 use skytale_proto::Offset;
-use skytale_sdk::raw::{RawClient, RawItem, RawWriter};
+use skytale_sdk::internals::raw::{RawClient, RawItem, RawWriter};
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use skytale_proto::rest::API_KEY_PREFIX;
 use skytale_proto::{Code, KeyId};
-use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
+use skytale_sdk::{ApiClient, ApiError, ApiKey};
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;

@@ -10,7 +10,7 @@ use crate::tls::TlsConfig;
 use crate::transport::{self, Listening};
 use crate::wire::DESCRIPTORS;
 use skytale_http::RenderMetrics;
-use skytale_sdk::raw::RawClient;
+use skytale_sdk::internals::raw::RawClient;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

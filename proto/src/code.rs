@@ -11,6 +11,7 @@ macro_rules! codes {
         /// An error code. Shown as `SKY-1004`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u16)]
+        #[non_exhaustive]
         pub enum Code {
             $($(#[$doc])* $name = $number,)*
         }

@@ -12,8 +12,9 @@ use std::time::Duration;
 /// Something that happened to an agent. Events are for watching: what matters after a crash (messages, failed sends,
 /// unreadable entries, divergences) is in the vault and can be read from there.
 ///
-/// An [`Engine`](crate::engine::Engine) tells those from [`Event::Joined`] to [`Event::PolicyChanged`], each once, by the call
-/// whose transaction made it so. The others are the [`Agent`](crate::agent::Agent)'s, about its session.
+/// Those from [`Event::Joined`] to [`Event::PolicyChanged`] are about what was processed in the vault: each comes once, with the
+/// transaction that made it so. The others are about the session of the [`Agent`](crate::Agent). Variants may gain fields:
+/// match them with `..`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Event {

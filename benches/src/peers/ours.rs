@@ -9,7 +9,7 @@ use iroh::EndpointAddr;
 use skytale_load::relay::RelayTarget;
 use skytale_log_store::{LocalConfig, LocalStore, LogStore};
 use skytale_proto::{EndpointId, rest};
-use skytale_sdk::net::relay::NetworkConfig;
+use skytale_sdk::NetworkConfig;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;

@@ -3,13 +3,13 @@
 use crate::hostile::assert_status;
 use crate::wire::{Client, channel, name, open};
 use crate::world::{TestBridge, World, soon};
-use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use skytale_api::{Api, ApiConfig};
 use skytale_bridge::policy::{Policy, Rules};
 use skytale_bridge::{AuthConfig, BridgeConfig};
 use skytale_proto::rest::{CreateAccount, CreateKey, CreatedAccount, CreatedKey};
-use skytale_sdk::net::{ApiClient, ApiKey};
+use skytale_sdk::internals::net::Method;
+use skytale_sdk::{ApiClient, ApiKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -88,7 +88,7 @@ async fn an_api_key_is_an_account_as_long_as_it_is_in_force() {
         org: "acme".parse().expect("a name"),
     };
     let created: CreatedAccount = operator
-        .call(Method::POST, "/v1/accounts", Some(&request))
+        .call(Method::Post, "/v1/accounts", Some(&request))
         .await
         .expect("an account");
     let mut policy = Policy::default();
@@ -133,7 +133,7 @@ async fn an_api_key_is_an_account_as_long_as_it_is_in_force() {
         expires_s: None,
     };
     let second: CreatedKey = owner
-        .call(Method::POST, "/v1/keys", Some(&request))
+        .call(Method::Post, "/v1/keys", Some(&request))
         .await
         .expect("a key");
     let mut links = Vec::new();
@@ -142,7 +142,7 @@ async fn an_api_key_is_an_account_as_long_as_it_is_in_force() {
         links.push(link.expect("a link"));
     }
     let path = format!("/v1/keys/{}", second.key.id);
-    let () = owner.call(Method::DELETE, &path, None::<&()>).await.expect("revoked");
+    let () = owner.call(Method::Delete, &path, None::<&()>).await.expect("revoked");
     for link in &mut links {
         let status = link.ended().await;
         assert_status(&status, tonic::Code::Unauthenticated, "SKY-7007");

@@ -4,12 +4,10 @@ use crate::wire::{Client, name, to_group};
 use skytale_bridge::wire::proto::SessionMessageType as Kind;
 use skytale_bridge::{AuthConfig, Bridge, BridgeConfig};
 use skytale_proto::Code;
-use skytale_sdk::agent::RelaySource;
-use skytale_sdk::net::{Token, TokenError, TokenFn};
-use skytale_sdk::raw::{RawClient, RawConfig};
+use skytale_sdk::internals::raw::{RawClient, RawConfig};
+use skytale_sdk::{RelaySource, Token, TokenError, TokenFn, TokenSource};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use zeroize::Zeroizing;
@@ -28,7 +26,7 @@ pub(crate) async fn child() {
     let client = RawClient::open(RawConfig {
         identity: Zeroizing::new([1; 32]),
         endpoint: Zeroizing::new([2; 32]),
-        tokens: Arc::new(tokens),
+        tokens: TokenSource::new(tokens),
         relays: RelaySource::Directory,
         region: None,
         network: Default::default(),

@@ -10,9 +10,8 @@ use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Action, Claims, Confirmation, Scope, TokenSigner};
 use skytale_proto::{AccountId, FrameId, KeyId, Offset};
 use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
-use skytale_sdk::agent::RelaySource;
-use skytale_sdk::net::{Relay, Token, TokenFn, TokenSubject};
-use skytale_sdk::raw::{RawClient, RawConfig, RawItem};
+use skytale_sdk::internals::raw::{RawClient, RawConfig, RawItem};
+use skytale_sdk::{Relay, RelaySource, Token, TokenFn, TokenSource, TokenSubject};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -149,11 +148,7 @@ impl World {
             relays.push(RelayNodeAt {
                 config,
                 store,
-                relay: Relay {
-                    endpoint: running.node.endpoint_id(),
-                    addresses: running.node.bound_addresses(),
-                    https_url: None,
-                },
+                relay: Relay::new(running.node.endpoint_id(), running.node.bound_addresses()),
                 running: Mutex::new(Some(running)),
             });
         }
@@ -217,7 +212,7 @@ impl World {
         RawConfig {
             identity: Zeroizing::new([number; 32]),
             endpoint: Zeroizing::new([number ^ 0xff; 32]),
-            tokens: Arc::new(tokens),
+            tokens: TokenSource::new(tokens),
             relays: RelaySource::Fixed(relays),
             region: None,
             network: Default::default(),

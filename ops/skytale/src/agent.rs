@@ -6,14 +6,12 @@ use crate::command::Session;
 use crate::config::{Loaded, Transport};
 use crate::local::private_folder;
 use crate::output::{Failure, Outcome, Output, printable};
-use skytale_proto::Code;
-use skytale_sdk::agent::{Agent, AgentConfig, AgentError};
-use skytale_sdk::event::Event;
-use skytale_sdk::net::{Token, TokenError, TokenProvider, TokenSubject};
-use skytale_sdk::vault::VaultKey;
+use skytale_proto::{Code, Region};
+use skytale_sdk::{
+    Agent, AgentConfig, AgentError, Event, Token, TokenError, TokenProvider, TokenSource, TokenSubject, VaultKey,
+};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -178,18 +176,18 @@ async fn open(loaded: &Loaded, vault: &Path, mode: Mode) -> Outcome<Agent> {
     if let Some(folder) = vault.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         private_folder(folder)?;
     }
-    let tokens: Arc<dyn TokenProvider> = match mode {
-        Mode::Able | Mode::Online => Arc::new(client::account(loaded)?),
+    let tokens = match mode {
+        Mode::Able | Mode::Online => TokenSource::new(client::account(loaded)?),
         // For another process that works through this one meanwhile, and goes online.
         Mode::Offline => match client::account(loaded) {
-            Ok(account) => Arc::new(account),
-            Err(_) => Arc::new(NoTokens),
+            Ok(account) => TokenSource::new(account),
+            Err(_) => TokenSource::new(NoTokens),
         },
     };
     let mut config = AgentConfig::new(vault, vault_key(loaded, vault)?, tokens);
     // The inbox of a command that is run now and then is on disk: it never holds up the rest.
     config.driver.inbox_messages_max = u64::MAX;
-    config.region = loaded.config.region;
+    config.region = loaded.config.region.map(Region);
     config.network = loaded.network()?;
     config.engine.history = loaded.config.history.keep();
     Agent::open_or_attach(config).await.map_err(|error| {
@@ -228,13 +226,13 @@ pub(crate) fn vault_key(loaded: &Loaded, vault: &Path) -> Outcome<VaultKey> {
             if passphrase.is_empty() {
                 return Err(Failure::new(Code::Config, "`vault_passphrase` is empty"));
             }
-            Ok(VaultKey::Passphrase(passphrase))
+            Ok(VaultKey::passphrase(passphrase.as_str()))
         }
-        (None, Some(file)) => Ok(VaultKey::File(file.clone())),
+        (None, Some(file)) => Ok(VaultKey::file(file)),
         (None, None) => {
             let mut file = vault.as_os_str().to_owned();
             file.push(".key");
-            Ok(VaultKey::File(file.into()))
+            Ok(VaultKey::file(file))
         }
     }
 }
@@ -390,10 +388,7 @@ pub(crate) fn failed(what: &str) -> impl Fn(AgentError) -> Failure {
 struct NoTokens;
 
 impl TokenProvider for NoTokens {
-    fn token<'a>(
-        &'a self,
-        _: &'a TokenSubject,
-    ) -> Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send + 'a>> {
-        Box::pin(async { Err(TokenError::new(Code::Offline, "this command does not go online")) })
+    async fn token(&self, _: &TokenSubject) -> Result<Token, TokenError> {
+        Err(TokenError::new(Code::Offline, "this command does not go online"))
     }
 }

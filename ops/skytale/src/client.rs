@@ -3,7 +3,7 @@
 use crate::config::Loaded;
 use crate::output::{Failure, Outcome};
 use skytale_proto::Code;
-use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
+use skytale_sdk::{ApiClient, ApiError, ApiKey};
 
 /// Returns a client with the account's API key.
 pub(crate) fn account(loaded: &Loaded) -> Outcome<ApiClient> {
@@ -81,7 +81,7 @@ pub(crate) fn failed_at(url: &str, source: &str) -> impl Fn(ApiError) -> Failure
                 None => failure,
             }
         }
-        ApiError::Answer { .. } => Failure::new(error.code(), format!("{url} does not answer as the API does"))
+        _ => Failure::new(error.code(), format!("{url} does not answer as the API does"))
             .because(&error)
             .help(format!("Is `api_url` ({source}) the API's address?")),
     }

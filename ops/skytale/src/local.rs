@@ -2,12 +2,12 @@
 
 use crate::output::{Context as _, Failure, Outcome};
 use crate::serve::{start_api, stop_api};
-use reqwest::Method;
 use secrecy::{ExposeSecret as _, SecretString};
 use skytale_api::{Api, ApiConfig, Limits, Rate};
 use skytale_proto::rest::{CreateAccount, CreateEnrolment, CreatedAccount, CreatedEnrolment, Jwks, Keys, Relays};
 use skytale_proto::{Code, EndpointId};
-use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
+use skytale_sdk::internals::net::Method;
+use skytale_sdk::{ApiClient, ApiError, ApiKey};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
@@ -129,7 +129,7 @@ impl LocalApi {
     pub(crate) async fn rotate_signing_key(&self) -> Outcome<bool> {
         let rotated = self
             .operator()?
-            .call::<_, Jwks>(Method::POST, "/v1/signing-keys", Some(&serde_json::json!({})))
+            .call::<_, Jwks>(Method::Post, "/v1/signing-keys", Some(&serde_json::json!({})))
             .await;
         match rotated {
             Ok(_) => Ok(true),
@@ -157,7 +157,7 @@ impl LocalApi {
         };
         let created: CreatedEnrolment = self
             .operator()?
-            .call(Method::POST, "/v1/enrolments", Some(&request))
+            .call(Method::Post, "/v1/enrolments", Some(&request))
             .await
             .map_err(|error| self.failed(&error))?;
         Ok(Zeroizing::new(created.secret))
@@ -180,7 +180,7 @@ impl LocalApi {
                 .failing(Code::Environment, || format!("cannot name an account `{org}`"))?;
             let request = CreateAccount { org };
             match operator
-                .call::<_, CreatedAccount>(Method::POST, "/v1/accounts", Some(&request))
+                .call::<_, CreatedAccount>(Method::Post, "/v1/accounts", Some(&request))
                 .await
             {
                 Ok(created) => return Ok(Zeroizing::new(created.key.secret)),
@@ -202,7 +202,7 @@ impl LocalApi {
                 let key = Zeroizing::new(text.trim().to_owned());
                 match self
                     .client(&key)?
-                    .call::<_, Keys>(Method::GET, "/v1/keys", None::<&()>)
+                    .call::<_, Keys>(Method::Get, "/v1/keys", None::<&()>)
                     .await
                 {
                     Ok(_) => return Ok(key),
@@ -223,7 +223,7 @@ impl LocalApi {
     pub(crate) async fn registered(&self, client: &ApiClient, endpoint: EndpointId) -> Outcome {
         let listed = async {
             loop {
-                let relays: Relays = client.call(Method::GET, "/v1/relays", None::<&()>).await?;
+                let relays: Relays = client.call(Method::Get, "/v1/relays", None::<&()>).await?;
                 if relays.relays.iter().any(|relay| relay.endpoint == endpoint) {
                     return Ok(());
                 }

@@ -3,8 +3,7 @@
 use crate::command::likeness::{nearest, normal};
 use crate::output::{Failure, Outcome, printable};
 use skytale_proto::{AgentId, Code};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::engine::Contact;
+use skytale_sdk::{Agent, Contact};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -175,10 +174,7 @@ mod tests {
     #[test]
     fn an_agent_is_meant_by_its_id_its_name_or_the_beginning_of_its_id() {
         let (alice, bob) = (AgentId::from_bytes([0xaa; 32]), AgentId::from_bytes([0xbb; 32]));
-        let names = Names::from(&vec![Contact {
-            name: "alice".into(),
-            agent: alice,
-        }]);
+        let names = Names::from(&vec![Contact::new("alice", alice)]);
         let find = |text: &str, others: &[AgentId]| AgentRef(text.into()).among(&names, others);
         assert_eq!(find("alice", &[]).expect("by name"), alice);
         assert_eq!(find(&bob.to_string(), &[]).expect("by id"), bob);

@@ -14,7 +14,7 @@ use skytale_log_store::fleet::{self, FleetStore};
 use skytale_log_store::local::LocalStore;
 use skytale_proto::Code;
 use skytale_relay_node::{RelayNode, RenderMetrics, describe_metrics};
-use skytale_sdk::raw::RawClient;
+use skytale_sdk::internals::raw::RawClient;
 use std::sync::Arc;
 use std::time::Duration;
 

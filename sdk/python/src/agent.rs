@@ -6,11 +6,7 @@ use crate::messages::Messages;
 use crate::process::{awaitable, runtime, same};
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
-use skytale_proto::ChannelId;
-use skytale_sdk::agent::AgentConfig;
-use skytale_sdk::event::Event;
-use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
-use skytale_sdk::vault::VaultKey;
+use skytale_sdk::{AgentConfig, ApiClient, ApiError, ApiKey, ChannelId, Event, Region, VaultKey};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,15 +29,15 @@ pub(crate) fn open<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let refused = |error: ApiError| error::raise(error.code(), error.to_string(), false, error.code().help());
     let key = match (passphrase, key_file) {
-        (Some(passphrase), _) => VaultKey::Passphrase(passphrase.into()),
-        (None, Some(path)) => VaultKey::File(path),
+        (Some(passphrase), _) => VaultKey::passphrase(passphrase),
+        (None, Some(path)) => VaultKey::file(path),
         (None, None) => VaultKey::beside(&vault),
     };
     let api = ApiClient::new(api_url, ApiKey::new(api_key).map_err(refused)?).map_err(refused)?;
-    let mut config = AgentConfig::new(vault, key, Arc::new(api));
-    config.region = region;
+    let mut config = AgentConfig::new(vault, key, api);
+    config.region = region.map(Region);
     awaitable(py, async move {
-        let agent = skytale_sdk::agent::Agent::open_or_attach(config).await;
+        let agent = skytale_sdk::Agent::open_or_attach(config).await;
         agent.map(|agent| Agent { agent }).map_err(|error| error::of(&error))
     })
 }
@@ -49,7 +45,7 @@ pub(crate) fn open<'py>(
 /// An agent.
 #[pyclass(frozen, module = "skytale._skytale")]
 pub(crate) struct Agent {
-    agent: skytale_sdk::agent::Agent,
+    agent: skytale_sdk::Agent,
 }
 
 /// Awaits one call of the SDK's agent.
@@ -200,7 +196,7 @@ impl Agent {
 /// Events from now on.
 #[pyclass(frozen, module = "skytale._skytale")]
 pub(crate) struct Events {
-    events: Arc<Mutex<skytale_sdk::event::Events>>,
+    events: Arc<Mutex<skytale_sdk::Events>>,
 }
 
 #[pymethods]

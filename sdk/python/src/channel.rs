@@ -5,9 +5,7 @@ use crate::messages::{Message, Messages, outgoing};
 use crate::process::{awaitable, same};
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBytes};
-use skytale_proto::{AgentId, Code, FrameId, Offset};
-use skytale_sdk::channel::Delivered;
-use skytale_sdk::engine::{Message as Kept, QueuedKind};
+use skytale_sdk::{AgentId, Code, FrameId, Message as Kept, Offset, QueuedKind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,11 +38,11 @@ impl<'py> IntoPyObject<'py> for Payload {
 /// A channel.
 #[pyclass(frozen, module = "skytale._skytale")]
 pub(crate) struct Channel {
-    channel: skytale_sdk::channel::Channel,
+    channel: skytale_sdk::Channel,
 }
 
 impl Channel {
-    pub(crate) const fn new(channel: skytale_sdk::channel::Channel) -> Self {
+    pub(crate) const fn new(channel: skytale_sdk::Channel) -> Self {
         Self { channel }
     }
 }
@@ -182,7 +180,7 @@ impl Channel {
         call!(self, py, |channel| {
             let queued = channel.outbox().await;
             queued.map(|queued| {
-                let row = |queued: skytale_sdk::engine::Queued| {
+                let row = |queued: skytale_sdk::Queued| {
                     (
                         queued.frame_id.to_string(),
                         kind(queued.kind),
@@ -246,11 +244,11 @@ fn frame_id(id: &str) -> PyResult<FrameId> {
 /// Something that was sent.
 #[pyclass(frozen, module = "skytale._skytale")]
 pub(crate) struct Sent {
-    sent: Arc<skytale_sdk::channel::Sent>,
+    sent: Arc<skytale_sdk::Sent>,
 }
 
 impl Sent {
-    pub(crate) fn new(sent: skytale_sdk::channel::Sent) -> Self {
+    pub(crate) fn new(sent: skytale_sdk::Sent) -> Self {
         Self { sent: Arc::new(sent) }
     }
 }
@@ -267,10 +265,7 @@ impl Sent {
         let sent = Arc::clone(&self.sent);
         awaitable(py, async move {
             let delivered = sent.delivered().await.map_err(|error| error::of(&error))?;
-            Ok(match delivered {
-                Delivered::At(offset) => Some(offset.get()),
-                Delivered::Unneeded => None,
-            })
+            Ok(delivered.offset().map(Offset::get))
         })
     }
 }

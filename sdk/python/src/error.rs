@@ -1,9 +1,7 @@
 //! The SDK's errors as Python's exceptions.
 
 use pyo3::prelude::*;
-use skytale_proto::Code;
-use skytale_proto::id::IdError;
-use skytale_sdk::agent::AgentError;
+use skytale_sdk::{AgentError, Code, IdError};
 
 /// The module that decides which exception a code is.
 const ERRORS: &str = "skytale._errors";

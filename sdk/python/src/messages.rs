@@ -5,9 +5,7 @@ use crate::error;
 use crate::process::awaitable;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBytes};
-use skytale_sdk::agent::{AgentError, AllMessages};
-use skytale_sdk::channel::Received;
-use skytale_sdk::engine::Outgoing;
+use skytale_sdk::{AgentError, AllMessages, Outgoing, Received};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -116,7 +114,7 @@ pub(crate) struct Messages {
 }
 
 enum Source {
-    One(skytale_sdk::channel::Messages),
+    One(skytale_sdk::Messages),
     Several(AllMessages),
 }
 
@@ -130,7 +128,7 @@ impl Source {
 }
 
 impl Messages {
-    pub(crate) fn of_one(messages: skytale_sdk::channel::Messages) -> Self {
+    pub(crate) fn of_one(messages: skytale_sdk::Messages) -> Self {
         Self::of(Source::One(messages))
     }
 

@@ -1,16 +1,17 @@
 //! What an agent is opened with.
 
-use crate::engine::EngineConfig;
+use crate::engine::{EngineConfig, Keep};
 use crate::net::relay::{NetworkConfig, PATIENCE};
-use crate::net::{Relay, TokenProvider};
+use crate::net::{Relay, TokenProvider, TokenSource};
 use crate::vault::VaultKey;
+use skytale_proto::Region;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Where relay nodes are.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub enum RelaySource {
     /// The directory that comes with each token.
     #[default]
@@ -19,20 +20,44 @@ pub enum RelaySource {
     Fixed(Vec<Relay>),
 }
 
-/// How an agent is opened, and how it behaves.
+/// How an agent is opened, and how it behaves: the builder of an [`Agent`](super::Agent). [`AgentConfig::new`] or
+/// [`AgentConfig::from_env`] begins one; what they do not ask for has a default.
+///
+/// ```
+/// use skytale_sdk::{Agent, AgentConfig, ApiClient, ApiKey, Keep, Region, VaultKey};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let vault = folder.path().join("agent.vault");
+/// let api = ApiClient::new("https://api.example.org", ApiKey::new("sk_live_...")?)?;
+/// let config = AgentConfig::new(&vault, VaultKey::beside(&vault), api)
+///     .with_region(Region(1))
+///     .with_history(Keep::Newest(10_000))
+///     .with_inbox_messages_max(1_000);
+///
+/// // Offline: what is sent waits in the vault until `connect`.
+/// let agent = Agent::open(config).await?;
+/// let channel = agent.create_channel("plans").await?;
+/// let sent = channel.send("hello").await?;
+/// assert!(channel.outbox().await?.iter().any(|queued| queued.frame_id == sent.frame_id()));
+/// # agent.close(std::time::Duration::ZERO).await;
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct AgentConfig {
     /// The vault's file. Made where there is none.
     pub vault: PathBuf,
     /// The vault's key.
     pub key: VaultKey,
-    /// Who gives out tokens: an [`ApiClient`](crate::net::ApiClient), or another.
-    pub tokens: Arc<dyn TokenProvider>,
+    /// Who gives out tokens: an [`ApiClient`](crate::ApiClient), or another.
+    pub tokens: TokenSource,
     /// Where relay nodes are.
     pub relays: RelaySource,
     /// The region that the agent is in or nearest to: asked for with each token, so that the directory names relay nodes of
     /// it first. Without, the API takes its own.
-    pub region: Option<u8>,
+    pub region: Option<Region>,
     /// How relay nodes are reached.
     pub network: NetworkConfig,
     /// Whether other processes of this user that have the vault's key may work through this one, by a socket beside the
@@ -46,6 +71,7 @@ pub struct AgentConfig {
 
 /// How the background work behaves.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct DriverConfig {
     /// The shortest wait before another attempt to connect; doubled each time, with jitter. Where there are several relay
     /// nodes, one that failed is left alone for a second at least.
@@ -78,11 +104,11 @@ pub struct DriverConfig {
 
 impl AgentConfig {
     /// With defaults for the rest.
-    pub fn new(vault: impl Into<PathBuf>, key: VaultKey, tokens: Arc<dyn TokenProvider>) -> Self {
+    pub fn new(vault: impl Into<PathBuf>, key: VaultKey, tokens: impl TokenProvider) -> Self {
         Self {
             vault: vault.into(),
             key,
-            tokens,
+            tokens: TokenSource::new(tokens),
             relays: RelaySource::default(),
             region: None,
             network: NetworkConfig::default(),
@@ -94,8 +120,37 @@ impl AgentConfig {
 
     /// In or nearest to a region.
     #[must_use]
-    pub const fn with_region(mut self, region: u8) -> Self {
+    pub const fn with_region(mut self, region: Region) -> Self {
         self.region = Some(region);
+        self
+    }
+
+    /// With how relay nodes are reached.
+    #[must_use]
+    pub fn with_network(mut self, network: NetworkConfig) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// With how much of each channel's history is kept, of what the application has acknowledged.
+    #[must_use]
+    pub const fn with_history(mut self, keep: Keep) -> Self {
+        self.engine.history = keep;
+        self
+    }
+
+    /// With how many messages that the application has not acknowledged pause their channel. See
+    /// [`DriverConfig::inbox_messages_max`].
+    #[must_use]
+    pub const fn with_inbox_messages_max(mut self, messages: u64) -> Self {
+        self.driver.inbox_messages_max = messages;
+        self
+    }
+
+    /// With how long an operation that needs a relay node waits for a session.
+    #[must_use]
+    pub const fn with_online_timeout(mut self, timeout: Duration) -> Self {
+        self.driver.online_timeout = timeout;
         self
     }
 

@@ -19,9 +19,9 @@ use super::tokens::Tokens;
 use crate::engine::Standing;
 use crate::event::Event;
 use crate::net::relay::Endpoint;
-use crate::net::{Relay, RelayError, Session, Token, TokenProvider, TokenSubject};
+use crate::net::{Relay, RelayError, Session, Token, TokenSource, TokenSubject};
 use parking_lot::Mutex;
-use skytale_proto::{Code, EndpointId};
+use skytale_proto::{Code, EndpointId, Region};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub(super) struct Driver {
     pub(super) endpoint: Endpoint,
     pub(super) tokens: Arc<Tokens>,
     pub(super) source: RelaySource,
-    pub(super) region: Option<u8>,
+    pub(super) region: Option<Region>,
     pub(super) config: DriverConfig,
     /// Where to go next.
     pub(super) course: Mutex<Course>,
@@ -173,12 +173,8 @@ impl Driver {
     /// Tries each relay node that may be tried, until one answers. With `any`, one that would rather not is taken where no
     /// other one answers.
     async fn round(&self, fresh: bool, except: Option<EndpointId>, any: bool) -> Result<Session, Missed> {
-        let subject = TokenSubject {
-            agent: self.core.agent,
-            endpoint: self.endpoint.id(),
-            region: self.region,
-            signer: Arc::new(CoreSigner(Arc::clone(&self.core))),
-        };
+        let signer = Arc::new(CoreSigner(Arc::clone(&self.core)));
+        let subject = TokenSubject::new(self.core.agent, self.endpoint.id(), signer).with_region(self.region);
         self.core.bus.attempt();
         let token = self.tokens.ready(&subject, fresh).await.map_err(|error| {
             if error.is_nobody_there() {
@@ -247,7 +243,7 @@ impl Driver {
         subject: TokenSubject,
         token: Token,
     ) -> Result<Session, RelayError> {
-        let provider: Arc<dyn TokenProvider> = Arc::clone(&self.tokens) as _;
+        let provider = TokenSource::new(Arc::clone(&self.tokens));
         Session::connect(endpoint, &relay, subject, token, provider).await
     }
 

@@ -7,9 +7,8 @@ use crate::engine::{ChannelInfo, ChannelState};
 use crate::event::Event;
 use crate::net::{ApiClient, ApiKey};
 use crate::vault::VaultKey;
-use skytale_proto::{AgentId, ChannelId, Policy, Region};
+use skytale_proto::{AgentId, ChannelId, Policy};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 impl AgentConfig {
     /// From the environment: `SKYTALE_API_URL`, `SKYTALE_API_KEY`; the vault's key from `SKYTALE_VAULT_PASSPHRASE`, or from the
@@ -28,10 +27,10 @@ impl AgentConfig {
         let api_key = ApiKey::new(needed("SKYTALE_API_KEY")?).map_err(refused)?;
         let api = ApiClient::new(&needed("SKYTALE_API_URL")?, api_key).map_err(refused)?;
         let key = match variable("SKYTALE_VAULT_PASSPHRASE") {
-            Some(passphrase) => VaultKey::Passphrase(passphrase.into()),
+            Some(passphrase) => VaultKey::passphrase(passphrase),
             None => VaultKey::beside(&vault),
         };
-        Ok(Self::new(vault, key, Arc::new(api)))
+        Ok(Self::new(vault, key, api))
     }
 }
 
@@ -49,7 +48,7 @@ impl Agent {
             return Ok(self.handle(owner.ensure_channel(label.to_owned()).await?));
         }
         let label = label.to_owned();
-        let home = self.inner.link.region.map(Region);
+        let home = self.inner.link.region;
         let found = self.inner.core.try_call(move |actor| {
             if let Some(channel) = of_label(&actor.engine.channels()?, &label) {
                 return Ok(channel);

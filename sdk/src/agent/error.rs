@@ -126,6 +126,11 @@ impl AgentError {
         }
     }
 
+    /// What to do about it.
+    pub fn help(&self) -> &'static str {
+        self.code().help()
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {

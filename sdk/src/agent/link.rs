@@ -9,9 +9,9 @@ use super::driver::Driver;
 use super::tokens::Tokens;
 use super::{AgentError, DriverConfig, RelaySource, runtime};
 use crate::net::relay::{Endpoint, NetworkConfig};
-use crate::net::{RelayError, TokenProvider};
+use crate::net::{RelayError, TokenSource};
 use parking_lot::Mutex;
-use skytale_proto::{Code, EndpointId};
+use skytale_proto::{Code, EndpointId, Region};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -26,9 +26,9 @@ const END_MAX: Duration = Duration::from_secs(10);
 /// What the background work is begun with, and whether it runs.
 pub(super) struct Link {
     pub(super) core: Arc<Core>,
-    pub(super) tokens: Arc<dyn TokenProvider>,
+    pub(super) tokens: TokenSource,
     pub(super) relays: RelaySource,
-    pub(super) region: Option<u8>,
+    pub(super) region: Option<Region>,
     pub(super) network: NetworkConfig,
     pub(super) config: DriverConfig,
     pub(super) secret: Zeroizing<[u8; 32]>,
@@ -125,7 +125,7 @@ impl Link {
         let driver = Driver {
             core: Arc::clone(core),
             endpoint: endpoint.clone(),
-            tokens: Arc::new(Tokens::new(Arc::clone(core), Arc::clone(&self.tokens))),
+            tokens: Arc::new(Tokens::new(Arc::clone(core), self.tokens.clone())),
             source: self.relays.clone(),
             region: self.region,
             course: Mutex::new(Course::new(config.backoff_min, config.backoff_max)),

@@ -78,14 +78,11 @@ use std::time::{Duration, Instant};
 /// call that is dropped before it is done was done or not; it is never done in part.
 ///
 /// ```no_run
-/// use skytale_sdk::agent::{Agent, AgentConfig};
-/// use skytale_sdk::net::{ApiClient, ApiKey};
-/// use skytale_sdk::vault::VaultKey;
-/// use std::sync::Arc;
+/// use skytale_sdk::{Agent, AgentConfig, ApiClient, ApiKey, VaultKey};
 ///
 /// # async fn run(key: VaultKey) -> Result<(), Box<dyn std::error::Error>> {
 /// let api = ApiClient::new("https://api.example.org", ApiKey::new("sk_live_...")?)?;
-/// let agent = Agent::open(AgentConfig::new("agent.vault", key, Arc::new(api))).await?;
+/// let agent = Agent::open(AgentConfig::new("agent.vault", key, api)).await?;
 /// agent.connect().await?;
 /// let channel = agent.create_channel("planning").await?;
 /// channel.send("hello").await?.delivered().await?;
@@ -301,7 +298,7 @@ impl Agent {
     /// Makes a channel with this agent as its only member. `label` stays in the vault. Its log is at home in the agent's
     /// region, or else in that of the relay node that was named nearest: see [`Agent::create_channel_in`].
     pub async fn create_channel(&self, label: &str) -> Result<Channel, AgentError> {
-        self.create(label, self.inner.link.region.map(Region)).await
+        self.create(label, self.inner.link.region).await
     }
 
     /// Makes a channel whose log is at home in a region of the fleet, for ever: appends go there, wherever they come from.
@@ -317,7 +314,7 @@ impl Agent {
         home: Option<Region>,
         policy: &Policy,
     ) -> Result<Channel, AgentError> {
-        let home = home.or(self.inner.link.region.map(Region));
+        let home = home.or(self.inner.link.region);
         if let Some(owner) = self.inner.core.owner() {
             let home = home.map(|home| home.0);
             let created = owner.create_with(label.to_owned(), home, policy.clone()).await?;

@@ -2,8 +2,7 @@
 
 use super::core::Core;
 use crate::event::Event;
-use crate::net::{Relay, Token, TokenError, TokenProvider, TokenSubject};
-use futures_util::future::BoxFuture;
+use crate::net::{Relay, Token, TokenError, TokenProvider, TokenSource, TokenSubject};
 use parking_lot::Mutex;
 use skytale_proto::{AccountId, Code, Region, rest};
 use std::sync::Arc;
@@ -30,7 +29,7 @@ pub(super) const RELAYS: &str = "relays";
 /// for the next one.
 pub(super) struct Tokens {
     core: Arc<Core>,
-    provider: Arc<dyn TokenProvider>,
+    provider: TokenSource,
     held: Mutex<Held>,
 }
 
@@ -47,7 +46,7 @@ struct Held {
 }
 
 impl Tokens {
-    pub(super) fn new(core: Arc<Core>, provider: Arc<dyn TokenProvider>) -> Self {
+    pub(super) fn new(core: Arc<Core>, provider: TokenSource) -> Self {
         Self {
             core,
             provider,
@@ -185,8 +184,8 @@ impl Tokens {
 }
 
 impl TokenProvider for Tokens {
-    fn token<'a>(&'a self, subject: &'a TokenSubject) -> BoxFuture<'a, Result<Token, TokenError>> {
-        Box::pin(self.ask(subject))
+    async fn token(&self, subject: &TokenSubject) -> Result<Token, TokenError> {
+        self.ask(subject).await
     }
 }
 

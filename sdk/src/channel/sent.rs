@@ -38,6 +38,7 @@ impl Awaited {
 
 /// What became of something that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Delivered {
     /// It is in the log, and this agent has seen it there.
     At(Offset),
@@ -48,6 +49,7 @@ pub enum Delivered {
 /// What [`Channel::add_available`](super::Channel::add_available) did.
 #[derive(Debug)]
 #[must_use]
+#[non_exhaustive]
 pub struct Added {
     /// The commit that adds those who can be added; `None` where all are members already.
     pub sent: Option<Sent>,

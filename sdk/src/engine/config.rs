@@ -5,6 +5,7 @@ use std::time::Duration;
 
 /// How an engine behaves. Every value has a default that suits a single agent on a small machine.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EngineConfig {
     /// Ciphertexts are padded to a multiple of this many bytes, so that their length says less. 0 is no padding.
     pub padding_bytes: usize,
@@ -25,8 +26,8 @@ pub struct EngineConfig {
     pub encrypted_ahead_max: u32,
     /// How often a commit is rebuilt because others came first, before it is given up.
     pub commit_attempts_max: u32,
-    /// How much of each channel's history is kept, of what the application has acknowledged. See [`Engine::retain`](
-    /// super::Engine::retain).
+    /// How much of each channel's history is kept, of what the application has acknowledged. Older
+    /// messages are removed now and then.
     pub history: Keep,
     /// Channels whose group is kept in memory. The others are loaded when they are used.
     pub channels_loaded_max: usize,

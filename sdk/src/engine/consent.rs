@@ -25,6 +25,7 @@ const EVER_OPEN: &str = "consent_ever_open";
 /// Who may claim an agent's KeyPackages, beside the agents of its own account. Who holds one can add the agent to a channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Consent {
     /// Nobody else.
     #[default]
@@ -42,6 +43,7 @@ pub enum Consent {
 
 /// An agent's consent, as its vault has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ConsentStatus {
     /// What was asked for last.
     pub consent: Consent,
@@ -52,6 +54,15 @@ pub struct ConsentStatus {
 }
 
 impl Consent {
+    /// A short name. Stable.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Account => "account",
+            Self::Listed { .. } => "listed",
+            Self::Anyone => "anyone",
+        }
+    }
+
     fn rule(&self) -> Result<ClaimRule, EngineError> {
         match self {
             Self::Account => Ok(ClaimRule::Account),

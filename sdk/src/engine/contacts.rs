@@ -13,11 +13,22 @@ const CONTACTS_MAX: i64 = 10_000;
 
 /// A name that this agent gives to another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Contact {
     /// The name. One name is one agent, and one agent has one name.
     pub name: String,
     /// The agent.
     pub agent: AgentId,
+}
+
+impl Contact {
+    /// A name for an agent.
+    pub fn new(name: impl Into<String>, agent: AgentId) -> Self {
+        Self {
+            name: name.into(),
+            agent,
+        }
+    }
 }
 
 impl Engine {

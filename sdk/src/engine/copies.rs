@@ -30,7 +30,7 @@ enum Found {
 }
 
 fn key() -> VaultKey {
-    VaultKey::Raw(Zeroizing::new([7; 32]))
+    VaultKey::raw([7; 32])
 }
 
 /// A channel's group, as it is in keys.

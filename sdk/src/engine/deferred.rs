@@ -36,6 +36,7 @@ use std::time::Duration;
 
 /// An addition that waits for a KeyPackage of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct DeferredAdd {
     /// The channel.
     pub channel: ChannelId,

@@ -183,6 +183,11 @@ impl EngineError {
         }
     }
 
+    /// What to do about it.
+    pub const fn help(&self) -> &'static str {
+        self.code().help()
+    }
+
     /// Whether the same call may succeed later.
     pub const fn is_retryable(&self) -> bool {
         self.code().is_retryable()
@@ -198,6 +203,7 @@ impl EngineError {
     }
 }
 
+#[doc(hidden)]
 impl From<rusqlite::Error> for EngineError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Vault(error.into())

@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 
 /// Something that was sent and will not be delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct FailedSend {
     /// The channel.
     pub channel: ChannelId,
-    /// As [`Engine::send`] and the others gave it.
+    /// As [`Channel::send`](crate::Channel::send) and the others gave it.
     pub frame_id: FrameId,
     /// What it was.
     pub kind: QueuedKind,

@@ -76,12 +76,11 @@ mod tests {
     use crate::engine::EngineConfig;
     use crate::vault::VaultKey;
     use std::collections::BTreeSet;
-    use zeroize::Zeroizing;
 
     #[test]
     fn nothing_of_a_forgotten_channel_stays_in_any_table() {
         let folder = tempfile::tempdir().expect("a folder");
-        let key = VaultKey::Raw(Zeroizing::new([7; 32]));
+        let key = VaultKey::raw([7; 32]);
         let mut engine = Engine::open(&folder.path().join("vault"), key, EngineConfig::default()).expect("opens");
         let channel = engine.create_channel("plans").expect("made");
         engine.send_once(channel, "one", b"hello").expect("queued");

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 /// Which messages of a history are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Keep {
     /// All of them.
     #[default]
@@ -35,6 +36,7 @@ pub enum Keep {
 /// What was taken out of a history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use]
+#[non_exhaustive]
 pub struct Purged {
     /// Messages that are gone.
     pub messages: u64,

@@ -45,6 +45,7 @@ impl LostReason {
 
 /// Entries that this agent will never read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Lost {
     /// The first one.
     pub first: Offset,
@@ -52,6 +53,13 @@ pub struct Lost {
     pub last: Offset,
     /// Why.
     pub reason: LostReason,
+}
+
+impl Lost {
+    /// Entries from the first to the last, both included.
+    pub const fn new(first: Offset, last: Offset, reason: LostReason) -> Self {
+        Self { first, last, reason }
+    }
 }
 
 /// What a relay node says of a log whose entries after a cursor it has given up.

@@ -186,6 +186,7 @@ pub struct PendingJoin {
 
 /// Where an agent is in a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum ChannelState {
     /// Made here; its Create is not in the log yet. What is sent waits in the outbox.
     Creating,
@@ -197,8 +198,21 @@ pub enum ChannelState {
     Left,
 }
 
+impl ChannelState {
+    /// A short name. Stable.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Active => "active",
+            Self::Leaving => "leaving",
+            Self::Left => "left",
+        }
+    }
+}
+
 /// What the vault knows of a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ChannelInfo {
     /// Its id.
     pub id: ChannelId,
@@ -226,6 +240,7 @@ pub struct ChannelInfo {
 
 /// A message of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Message {
     /// Where it is in the channel.
     pub offset: Offset,
@@ -244,6 +259,53 @@ pub struct Message {
     pub properties: Properties,
     /// This agent sent it.
     pub own: bool,
+}
+
+impl ChannelInfo {
+    /// Of a channel in which nothing has happened, for tests of what an application does with it.
+    pub fn new(id: ChannelId, label: impl Into<String>, state: ChannelState) -> Self {
+        Self {
+            id,
+            label: label.into(),
+            state,
+            standing: Standing::Current,
+            cursor: Offset::ZERO,
+            handshake_head: Offset::ZERO,
+            epoch: 0,
+            unacked: 0,
+            outbox: 0,
+            failed: 0,
+            settlements: 0,
+        }
+    }
+}
+
+impl Message {
+    /// A message of another agent that says nothing besides its payload, for tests of what an application does with it.
+    pub fn new(offset: Offset, frame_id: FrameId, author: AgentId, payload: impl Into<Bytes>) -> Self {
+        Self {
+            offset,
+            frame_id,
+            author,
+            sent_ms: 0,
+            time_ms: 0,
+            payload: payload.into(),
+            properties: Properties::default(),
+            own: false,
+        }
+    }
+}
+
+impl Divergence {
+    /// As a member's entry says it.
+    pub const fn new(offset: Offset, author: AgentId, ours: Option<Digest>, theirs: Option<Digest>) -> Self {
+        Self {
+            offset,
+            author,
+            ours,
+            theirs,
+        }
+    }
 }
 
 /// A KeyPackage taken from another agent's stock.
@@ -302,6 +364,7 @@ pub enum Outcome {
 
 /// Proof, to this agent, that the relay showed it and another one different logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Divergence {
     /// The offset at which the digests differ.
     pub offset: Offset,
@@ -315,6 +378,7 @@ pub struct Divergence {
 
 /// An entry that could not be processed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct UnreadableEntry {
     /// Where it is.
     pub offset: Offset,

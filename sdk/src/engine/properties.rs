@@ -24,7 +24,7 @@ pub struct Properties {
 /// A message to be sent, with all that can be said of it.
 ///
 /// ```
-/// use skytale_sdk::engine::Outgoing;
+/// use skytale_sdk::Outgoing;
 ///
 /// let message = Outgoing::new(r#"{"task": 1}"#).content_type("application/json").once("task-1");
 /// ```
@@ -61,7 +61,7 @@ impl Outgoing {
         self
     }
 
-    /// Under an id of the application's: sent again under the same id it is the same message. See [`Engine::send_once`].
+    /// Under an id of the application's: sent again under the same id it is the same message. See [`Channel::send_once`](crate::Channel::send_once).
     pub fn once(mut self, send_id: impl Into<String>) -> Self {
         self.send_id = Some(send_id.into());
         self

@@ -37,6 +37,7 @@ const TRUST: &str = "trust";
 
 /// Who may add this agent to a channel without asking it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Trust {
     /// The agents of its own account.
     pub account: bool,
@@ -48,6 +49,19 @@ pub struct Trust {
     pub accounts: Vec<AccountId>,
     /// These agents.
     pub agents: Vec<AgentId>,
+}
+
+impl Trust {
+    /// Nobody: every addition waits to be accepted.
+    pub const fn nobody() -> Self {
+        Self {
+            account: false,
+            contacts: false,
+            anyone: false,
+            accounts: Vec::new(),
+            agents: Vec::new(),
+        }
+    }
 }
 
 impl Default for Trust {
@@ -64,6 +78,7 @@ impl Default for Trust {
 
 /// An addition that waits to be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct JoinRequest {
     /// The channel.
     pub channel: ChannelId,
@@ -80,6 +95,18 @@ pub struct JoinRequest {
 }
 
 impl JoinRequest {
+    /// To a channel, by a bundle of which nothing else is known, for tests of what an application does with it.
+    pub const fn new(channel: ChannelId, offset: Offset) -> Self {
+        Self {
+            channel,
+            offset,
+            by: None,
+            account: None,
+            members: None,
+            since_ms: 0,
+        }
+    }
+
     /// One that is made now.
     pub(super) fn now(
         channel: ChannelId,

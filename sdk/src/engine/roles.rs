@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 
 /// A change of a channel's policy. What is the same already, or no longer possible, is left out when the commit is built.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PolicyChange {
     /// Rights, and who has them from then on.
     pub set: Vec<(Right, Holders)>,
@@ -21,6 +22,32 @@ pub struct PolicyChange {
     pub promote: Vec<AgentId>,
     /// Admins that are none from then on.
     pub demote: Vec<AgentId>,
+}
+
+impl PolicyChange {
+    /// Who has these rights from then on.
+    pub fn set(rights: &[(Right, Holders)]) -> Self {
+        Self {
+            set: rights.to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// Members that become admins.
+    pub fn promote(agents: &[AgentId]) -> Self {
+        Self {
+            promote: agents.to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// Admins that are none from then on.
+    pub fn demote(agents: &[AgentId]) -> Self {
+        Self {
+            demote: agents.to_vec(),
+            ..Self::default()
+        }
+    }
 }
 
 /// As it is kept in the outbox. Persisted: keep stable.

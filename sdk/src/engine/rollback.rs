@@ -11,6 +11,7 @@ use skytale_proto::{ChannelId, Digest, Offset};
 
 /// Evidence that a log went back: the relay node's copy was replaced by an older one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Rollback {
     /// The last entry that the log is known to have kept. What came after it was replaced, or is missing.
     pub kept: Offset,

@@ -47,6 +47,7 @@ impl RollbackWord {
 
 /// A rollback that this agent has settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Settled {
     /// The last entry that the log had kept. From the next one on offsets mean other entries than before.
     pub kept: Offset,

@@ -34,6 +34,7 @@ use skytale_proto::{AgentId, ChannelId, Code, FrameId, Offset};
 /// A channel's standing with its group. Persisted as a number: keep stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[repr(i64)]
+#[non_exhaustive]
 pub enum Standing {
     /// This agent follows the group.
     #[default]
@@ -47,6 +48,16 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// A short name. Stable.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Renewing => "renewing",
+            Self::OutOfSync => "out-of-sync",
+            Self::Superseded => "superseded",
+        }
+    }
+
     pub(super) fn from_number(number: i64) -> Result<Self, VaultError> {
         [Self::Current, Self::Renewing, Self::OutOfSync, Self::Superseded]
             .into_iter()

@@ -16,10 +16,11 @@ const ROW_BYTES: u64 = 256;
 
 /// Something that waits in a channel's outbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Queued {
     /// The channel.
     pub channel: ChannelId,
-    /// Its frame's id, as [`Engine::send`] and the others gave it.
+    /// Its frame's id, as [`Channel::send`](crate::Channel::send) and the others gave it.
     pub frame_id: FrameId,
     /// What it is.
     pub kind: QueuedKind,
@@ -73,6 +74,7 @@ pub enum QueuedKind {
 
 /// A refusal of a relay node that does not end an attempt to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Refusal {
     /// Why.
     pub code: Code,

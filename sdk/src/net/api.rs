@@ -2,8 +2,7 @@
 
 use super::token::{Token, TokenError, TokenProvider, TokenSubject};
 use data_encoding::HEXLOWER;
-use futures_util::future::BoxFuture;
-use reqwest::{Method, StatusCode, Url, header};
+use reqwest::{StatusCode, Url, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -57,8 +56,34 @@ impl fmt::Debug for ApiKey {
     }
 }
 
+/// How a request of the API is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Method {
+    /// It asks.
+    Get,
+    /// It makes something.
+    Post,
+    /// It sets something.
+    Put,
+    /// It takes something away.
+    Delete,
+}
+
+impl From<Method> for reqwest::Method {
+    fn from(method: Method) -> Self {
+        match method {
+            Method::Get => Self::GET,
+            Method::Post => Self::POST,
+            Method::Put => Self::PUT,
+            Method::Delete => Self::DELETE,
+        }
+    }
+}
+
 /// What went wrong with the API.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ApiError {
     /// The URL or the key cannot be used.
     #[error("API client: {problem}")]
@@ -105,6 +130,11 @@ impl ApiError {
             Self::Refused { code, .. } => *code,
             Self::Answer { .. } => Code::ApiInternal,
         }
+    }
+
+    /// What to do about it.
+    pub const fn help(&self) -> &'static str {
+        self.code().help()
     }
 
     /// Whether the same request may succeed later.
@@ -193,8 +223,9 @@ impl ApiClient {
     }
 
     /// `POST /v1/nonce`.
+    #[doc(hidden)]
     pub async fn nonce(&self, agent: AgentId) -> Result<rest::NonceResponse, ApiError> {
-        self.call(Method::POST, "/v1/nonce", Some(&rest::NonceRequest { agent }))
+        self.call(Method::Post, "/v1/nonce", Some(&rest::NonceRequest { agent }))
             .await
     }
 
@@ -209,16 +240,16 @@ impl ApiClient {
                 problem: "a nonce that is not 32 bytes of hex".into(),
             })?;
         let proof = rest::proof_message(&bytes, &subject.agent, &subject.endpoint);
-        let signature = subject.signer.sign(&proof).await?;
+        let signature = subject.sign(&proof).await?;
         let request = rest::TokenRequest {
             agent: subject.agent,
             endpoint: subject.endpoint,
             nonce: nonce.nonce,
             signature: HEXLOWER.encode(&signature),
             scopes: self.scopes.clone(),
-            region: subject.region,
+            region: subject.region.map(|region| region.0),
         };
-        let answer: rest::TokenResponse = self.call(Method::POST, "/v1/token", Some(&request)).await?;
+        let answer: rest::TokenResponse = self.call(Method::Post, "/v1/token", Some(&request)).await?;
         if answer.token.len() > limits::TOKEN_BYTES_MAX {
             return Err(ApiError::Answer {
                 problem: format!("a token of {} bytes", answer.token.len()),
@@ -230,11 +261,12 @@ impl ApiClient {
 
     /// `GET /v1/relays`: the relay directory.
     pub async fn relays(&self) -> Result<Vec<rest::Relay>, ApiError> {
-        let answer: rest::Relays = self.call(Method::GET, "/v1/relays", None::<&()>).await?;
+        let answer: rest::Relays = self.call(Method::Get, "/v1/relays", None::<&()>).await?;
         Ok(answer.relays)
     }
 
     /// Any other request of the API, with the client's key, bounds and errors. `path` begins with `/`.
+    #[doc(hidden)]
     pub async fn call<B, A>(&self, method: Method, path: &str, body: Option<&B>) -> Result<A, ApiError>
     where
         B: Serialize + Sync,
@@ -250,7 +282,7 @@ impl ApiClient {
         authorization.set_sensitive(true);
         let mut request = self
             .http
-            .request(method, url)
+            .request(method.into(), url)
             .header(header::AUTHORIZATION, authorization);
         if let Some(body) = body {
             request = request.json(body);
@@ -271,8 +303,8 @@ impl ApiClient {
 }
 
 impl TokenProvider for ApiClient {
-    fn token<'a>(&'a self, subject: &'a TokenSubject) -> BoxFuture<'a, Result<Token, TokenError>> {
-        Box::pin(Self::token(self, subject))
+    async fn token(&self, subject: &TokenSubject) -> Result<Token, TokenError> {
+        Self::token(self, subject).await
     }
 }
 

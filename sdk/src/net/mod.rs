@@ -11,6 +11,6 @@ pub mod api;
 pub mod relay;
 pub mod token;
 
-pub use api::{ApiClient, ApiError, ApiKey};
+pub use api::{ApiClient, ApiError, ApiKey, Method};
 pub use relay::{Relay, RelayError, Session};
-pub use token::{ProofSigner, Token, TokenError, TokenFn, TokenProvider, TokenSubject};
+pub use token::{ProofSigner, Token, TokenError, TokenFn, TokenProvider, TokenSource, TokenSubject};

@@ -5,28 +5,96 @@ use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
 use skytale_proto::session::HELLO_PROOF_CONTEXT;
 use skytale_proto::token::Claims;
-use skytale_proto::{AccountId, AgentId, Code, EndpointId, rest};
+use skytale_proto::{AccountId, AgentId, Code, EndpointId, Region, rest};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Gives out tokens for relay sessions. Called when a session begins and before each token's end.
+///
+/// Implement it with an `async fn`, or use [`TokenFn`].
 pub trait TokenProvider: Send + Sync + 'static {
     /// A token for this agent on this endpoint.
-    fn token<'a>(&'a self, subject: &'a TokenSubject) -> BoxFuture<'a, Result<Token, TokenError>>;
+    fn token(&self, subject: &TokenSubject) -> impl Future<Output = Result<Token, TokenError>> + Send;
+}
+
+impl<P: TokenProvider> TokenProvider for Arc<P> {
+    async fn token(&self, subject: &TokenSubject) -> Result<Token, TokenError> {
+        P::token(self.as_ref(), subject).await
+    }
+}
+
+/// Any [`TokenProvider`]. Clones are the same provider.
+#[derive(Clone)]
+pub struct TokenSource(Arc<dyn Erased>);
+
+/// A [`TokenProvider`] that can be a trait object.
+trait Erased: Send + Sync {
+    fn boxed<'a>(&'a self, subject: &'a TokenSubject) -> BoxFuture<'a, Result<Token, TokenError>>;
+}
+
+impl<P: TokenProvider> Erased for P {
+    fn boxed<'a>(&'a self, subject: &'a TokenSubject) -> BoxFuture<'a, Result<Token, TokenError>> {
+        Box::pin(self.token(subject))
+    }
+}
+
+impl TokenSource {
+    /// From a provider.
+    pub fn new(provider: impl TokenProvider) -> Self {
+        Self(Arc::new(provider))
+    }
+}
+
+impl TokenProvider for TokenSource {
+    async fn token(&self, subject: &TokenSubject) -> Result<Token, TokenError> {
+        self.0.boxed(subject).await
+    }
+}
+
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenSource").finish_non_exhaustive()
+    }
 }
 
 /// Whom a token is for.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct TokenSubject {
     /// The agent.
     pub agent: AgentId,
     /// The iroh endpoint that will present the token.
     pub endpoint: EndpointId,
     /// The region that the agent is in or nearest to: relay nodes of it are named first. Without, the provider's own.
-    pub region: Option<u8>,
-    /// Signs as the agent.
-    pub signer: Arc<dyn ProofSigner>,
+    pub region: Option<Region>,
+    signer: Arc<dyn ProofSigner>,
+}
+
+impl TokenSubject {
+    /// Of an agent whose proofs `signer` signs.
+    #[doc(hidden)]
+    pub fn new(agent: AgentId, endpoint: EndpointId, signer: Arc<dyn ProofSigner>) -> Self {
+        Self {
+            agent,
+            endpoint,
+            region: None,
+            signer,
+        }
+    }
+
+    /// In or nearest to a region.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_region(mut self, region: Option<Region>) -> Self {
+        self.region = region;
+        self
+    }
+
+    /// Signs a proof of possession as the agent (Ed25519, RFC 8032): 64 bytes. The agent signs proofs and nothing else.
+    pub async fn sign(&self, proof: &[u8]) -> Result<[u8; 64], TokenError> {
+        self.signer.sign(proof).await
+    }
 }
 
 impl fmt::Debug for TokenSubject {
@@ -162,6 +230,11 @@ impl TokenError {
         self.code
     }
 
+    /// What to do about it.
+    pub const fn help(&self) -> &'static str {
+        self.code.help()
+    }
+
     /// Whether the same request may succeed later.
     pub const fn is_retryable(&self) -> bool {
         self.retryable
@@ -176,7 +249,7 @@ impl TokenError {
 /// A [`TokenProvider`] made of a function.
 ///
 /// ```
-/// use skytale_sdk::net::{Token, TokenFn};
+/// use skytale_sdk::{Token, TokenFn};
 ///
 /// let provider = TokenFn::new(|_subject| async { Ok(Token::new("header.claims.signature", 1_900_000_000)) });
 /// # let _ = provider;
@@ -199,8 +272,8 @@ where
     F: Fn(TokenSubject) -> Given + Send + Sync + 'static,
     Given: Future<Output = Result<Token, TokenError>> + Send + 'static,
 {
-    fn token<'a>(&'a self, subject: &'a TokenSubject) -> BoxFuture<'a, Result<Token, TokenError>> {
-        Box::pin((self.0)(subject.clone()))
+    fn token(&self, subject: &TokenSubject) -> impl Future<Output = Result<Token, TokenError>> + Send {
+        (self.0)(subject.clone())
     }
 }
 

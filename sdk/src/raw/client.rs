@@ -7,10 +7,10 @@ use super::writer::RawWriter;
 use crate::agent::RelaySource;
 use crate::net::relay::{Endpoint, LogStatus, NetworkConfig, log_status};
 use crate::net::token::is_proof;
-use crate::net::{ProofSigner, RelayError, TokenError, TokenProvider, TokenSubject};
+use crate::net::{ProofSigner, RelayError, TokenError, TokenSource, TokenSubject};
 use ed25519_dalek::{Signer as _, SigningKey};
 use futures_util::future::BoxFuture;
-use skytale_proto::{AccountId, AgentId, ChannelId, Code, Offset};
+use skytale_proto::{AccountId, AgentId, ChannelId, Code, Offset, Region};
 use std::fmt;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -25,11 +25,11 @@ pub struct RawConfig {
     /// The secret of its endpoint, 32 bytes.
     pub endpoint: Zeroizing<[u8; 32]>,
     /// Who gives out tokens.
-    pub tokens: Arc<dyn TokenProvider>,
+    pub tokens: TokenSource,
     /// Where relay nodes are.
     pub relays: RelaySource,
     /// The region that the client is in or nearest to.
-    pub region: Option<u8>,
+    pub region: Option<Region>,
     /// How relay nodes are reached.
     pub network: NetworkConfig,
 }
@@ -79,12 +79,7 @@ impl RawClient {
         let signer = Arc::new(Identity(SigningKey::from_bytes(&config.identity)));
         let agent = AgentId::from_bytes(signer.0.verifying_key().to_bytes());
         let endpoint = Endpoint::bind(&config.endpoint, config.network).await?;
-        let subject = TokenSubject {
-            agent,
-            endpoint: endpoint.id(),
-            region: config.region,
-            signer,
-        };
+        let subject = TokenSubject::new(agent, endpoint.id(), signer).with_region(config.region);
         let (publish, live) = watch::channel(None);
         let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
         let driver = Driver::new(endpoint.clone(), subject, config.tokens, config.relays, publish);

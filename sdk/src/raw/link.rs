@@ -4,10 +4,9 @@ use super::error::RawError;
 use crate::agent::RelaySource;
 use crate::agent::backoff::Backoff;
 use crate::net::relay::{Appender, Endpoint};
-use crate::net::{Relay, RelayError, Session, TokenProvider, TokenSubject};
+use crate::net::{Relay, RelayError, Session, TokenProvider, TokenSource, TokenSubject};
 use skytale_proto::{AccountId, Code};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -30,7 +29,7 @@ pub(super) struct Live {
 pub(super) struct Driver {
     endpoint: Endpoint,
     subject: TokenSubject,
-    tokens: Arc<dyn TokenProvider>,
+    tokens: TokenSource,
     source: RelaySource,
     publish: watch::Sender<Option<Live>>,
 }
@@ -39,7 +38,7 @@ impl Driver {
     pub(super) const fn new(
         endpoint: Endpoint,
         subject: TokenSubject,
-        tokens: Arc<dyn TokenProvider>,
+        tokens: TokenSource,
         source: RelaySource,
         publish: watch::Sender<Option<Live>>,
     ) -> Self {
@@ -111,7 +110,7 @@ impl Driver {
                 relay,
                 self.subject.clone(),
                 token.clone(),
-                Arc::clone(&self.tokens),
+                self.tokens.clone(),
             );
             match connecting.await {
                 Ok(session) => match Appender::open(&session).await {

@@ -11,7 +11,6 @@ use crate::net::{TokenError, TokenFn, TokenSubject};
 use crate::vault::{VaultKey, share_key};
 use skytale_proto::{ChannelId, Code, Offset};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
@@ -27,11 +26,7 @@ async fn soon<F: Future>(future: F) -> F::Output {
 
 fn config(folder: &Path) -> AgentConfig {
     let offline = TokenFn::new(|_: TokenSubject| async { Err(TokenError::new(Code::Offline, "no network")) });
-    AgentConfig::new(
-        folder.join("agent.vault"),
-        VaultKey::Raw(Zeroizing::new(KEY)),
-        Arc::new(offline),
-    )
+    AgentConfig::new(folder.join("agent.vault"), VaultKey::raw(KEY), offline)
 }
 
 /// An agent with a channel that has a large message.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// A backup that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct BackupInfo {
     /// The file.
     #[serde(with = "crate::share::octets::path")]
@@ -26,6 +27,7 @@ pub struct BackupInfo {
 
 /// What opens a backup: the key of the vault that it was made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum BackupKey {
     /// The passphrase, with the parameters in this file, which was written beside the backup and belongs to it.
     Passphrase {

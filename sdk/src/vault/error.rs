@@ -91,6 +91,16 @@ impl VaultError {
         }
     }
 
+    /// What to do about it.
+    pub const fn help(&self) -> &'static str {
+        self.code().help()
+    }
+
+    /// Whether the same call may succeed later.
+    pub const fn is_retryable(&self) -> bool {
+        self.code().is_retryable()
+    }
+
     /// Whether space on the disk is all that is missing.
     pub(crate) const fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. })
@@ -116,6 +126,7 @@ impl VaultError {
     }
 }
 
+#[doc(hidden)]
 impl From<rusqlite::Error> for VaultError {
     fn from(error: rusqlite::Error) -> Self {
         let doing = "the vault's database";

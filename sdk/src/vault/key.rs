@@ -14,25 +14,23 @@ use zeroize::Zeroizing;
 /// The database's key.
 pub(crate) type Key = Zeroizing<[u8; 32]>;
 
-/// What a vault is opened with. Prints as `[redacted]`.
+/// What a vault is opened with. Zeroed when dropped; prints as `[redacted]`.
 #[derive(Clone)]
-pub enum VaultKey {
-    /// A passphrase. The key is derived with Argon2id; its salt and parameters are beside the vault, in
-    /// `<vault>.kdf`.
+pub struct VaultKey(Given);
+
+#[derive(Clone)]
+enum Given {
     Passphrase(Zeroizing<String>),
-    /// The key itself.
-    Raw(Zeroizing<[u8; 32]>),
-    /// A file that holds the key as 64 hex digits. Made, readable by its owner alone, where it is not there yet;
-    /// refused where others may read it.
+    Raw(Key),
     File(PathBuf),
 }
 
 impl fmt::Debug for VaultKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Passphrase(_) => f.write_str("Passphrase([redacted])"),
-            Self::Raw(_) => f.write_str("Raw([redacted])"),
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        match &self.0 {
+            Given::Passphrase(_) => f.write_str("Passphrase([redacted])"),
+            Given::Raw(_) => f.write_str("Raw([redacted])"),
+            Given::File(path) => f.debug_tuple("File").field(path).finish(),
         }
     }
 }
@@ -46,26 +44,50 @@ pub(super) enum Kind {
 }
 
 impl VaultKey {
+    /// A passphrase. The key is derived with Argon2id; its salt and parameters are beside the vault, in `<vault>.kdf`.
+    pub fn passphrase(passphrase: impl Into<String>) -> Self {
+        Self(Given::Passphrase(Zeroizing::new(passphrase.into())))
+    }
+
+    /// The key itself.
+    pub fn raw(key: [u8; 32]) -> Self {
+        Self(Given::Raw(Zeroizing::new(key)))
+    }
+
+    /// A file that holds the key as 64 hex digits. Made, readable by its owner alone, where it is not there yet; refused
+    /// where others may read it.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self(Given::File(path.into()))
+    }
+
     /// The file `<vault>.key`, beside the vault: where an application that says nothing else keeps it.
     pub fn beside(vault: &Path) -> Self {
-        Self::File(beside(vault, "key"))
+        Self::file(beside(vault, "key"))
+    }
+
+    /// The file, where it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Given::File(path) => Some(path),
+            Given::Passphrase(_) | Given::Raw(_) => None,
+        }
     }
 
     /// Of which kind it is.
     pub(super) fn kind(&self) -> Kind {
-        match self {
-            Self::Passphrase(_) => Kind::Passphrase,
-            Self::Raw(_) => Kind::Raw,
-            Self::File(path) => Kind::File(path.clone()),
+        match &self.0 {
+            Given::Passphrase(_) => Kind::Passphrase,
+            Given::Raw(_) => Kind::Raw,
+            Given::File(path) => Kind::File(path.clone()),
         }
     }
 
     /// The database's key. `vault_exists` says whether there is something that must open with it.
     pub(crate) fn resolve(&self, vault: &Path, vault_exists: bool) -> Result<Key, VaultError> {
-        match self {
-            Self::Raw(key) => Ok(key.clone()),
-            Self::Passphrase(passphrase) => derive(vault, vault_exists, passphrase),
-            Self::File(path) => key_file(vault, vault_exists, path),
+        match &self.0 {
+            Given::Raw(key) => Ok(key.clone()),
+            Given::Passphrase(passphrase) => derive(vault, vault_exists, passphrase),
+            Given::File(path) => key_file(vault, vault_exists, path),
         }
     }
 }

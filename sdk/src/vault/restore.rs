@@ -23,6 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A backup that was put in a vault's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RestoreInfo {
     /// The vault.
     pub vault: PathBuf,

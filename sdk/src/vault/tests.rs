@@ -14,7 +14,7 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn raw(byte: u8) -> VaultKey {
-    VaultKey::Raw(Zeroizing::new([byte; 32]))
+    VaultKey::raw([byte; 32])
 }
 
 fn code(result: Result<Vault, VaultError>) -> Code {
@@ -97,7 +97,7 @@ fn a_vault_of_a_newer_version_is_refused() {
 #[test]
 fn a_passphrase_opens_what_it_made_and_needs_its_parameters() {
     let (_folder, path) = folder();
-    let key = VaultKey::Passphrase(Zeroizing::new("correct horse".into()));
+    let key = VaultKey::passphrase("correct horse");
     let secret = Vault::open(&path, &key)
         .and_then(|vault| vault.secret("identity"))
         .expect("made");
@@ -105,7 +105,7 @@ fn a_passphrase_opens_what_it_made_and_needs_its_parameters() {
         .and_then(|vault| vault.secret("identity"))
         .expect("kept");
     assert_eq!(secret, again);
-    let wrong = VaultKey::Passphrase(Zeroizing::new("incorrect horse".into()));
+    let wrong = VaultKey::passphrase("incorrect horse");
     assert_eq!(code(Vault::open(&path, &wrong)), Code::VaultKey);
     std::fs::remove_file(key::beside(&path, "kdf")).expect("removed");
     assert_eq!(code(Vault::open(&path, &key)), Code::VaultKey);
@@ -115,7 +115,7 @@ fn a_passphrase_opens_what_it_made_and_needs_its_parameters() {
 fn a_key_file_is_made_for_its_owner_alone_and_refused_when_others_may_read_it() {
     let (folder, path) = folder();
     let file = folder.path().join("vault.key");
-    let key = VaultKey::File(file.clone());
+    let key = VaultKey::file(&file);
     let secret = Vault::open(&path, &key)
         .and_then(|vault| vault.secret("identity"))
         .expect("made");
@@ -131,11 +131,7 @@ fn a_key_file_is_made_for_its_owner_alone_and_refused_when_others_may_read_it() 
 
 #[test]
 fn keys_are_not_printed() {
-    let printed = format!(
-        "{:?} {:?}",
-        raw(0xab),
-        VaultKey::Passphrase(Zeroizing::new("correct horse".into()))
-    );
+    let printed = format!("{:?} {:?}", raw(0xab), VaultKey::passphrase("correct horse"));
     assert!(!printed.contains("horse") && !printed.contains("171"));
 }
 

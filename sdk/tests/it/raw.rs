@@ -2,8 +2,8 @@
 
 use crate::agent::world::{World, soon};
 use skytale_proto::{ChannelId, Offset};
-use skytale_sdk::agent::RelaySource;
-use skytale_sdk::raw::{RawClient, RawConfig, RawItem, RawReader};
+use skytale_sdk::RelaySource;
+use skytale_sdk::internals::raw::{RawClient, RawConfig, RawItem, RawReader};
 use zeroize::Zeroizing;
 
 async fn client(world: &World, number: u8) -> RawClient {

@@ -1,19 +1,18 @@
 //! One process at a time, with processes.
 
 use skytale_proto::Code;
-use skytale_sdk::engine::{Engine, EngineConfig, EngineError};
-use skytale_sdk::vault::VaultKey;
+use skytale_sdk::internals::engine::Engine;
+use skytale_sdk::{EngineConfig, EngineError, VaultKey};
 use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use zeroize::Zeroizing;
 
 const VAULT: &str = "SKYTALE_LOCK_VAULT";
 /// Before what the child says, among the lines of the test harness.
 const SAYS: &str = "vault child: ";
 
 fn open(path: &Path) -> Result<Engine, EngineError> {
-    Engine::open(path, VaultKey::Raw(Zeroizing::new([3; 32])), EngineConfig::default())
+    Engine::open(path, VaultKey::raw([3; 32]), EngineConfig::default())
 }
 
 /// The other process: tries to open the vault, says what came of it, and keeps it until its standard input ends.

@@ -11,9 +11,10 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use skytale_proto::{AccountId, AgentId, Offset, Region};
-use skytale_sdk::net::relay::{Endpoint, NetworkConfig};
-use skytale_sdk::net::{
-    ApiClient, ProofSigner, Relay, RelayError, Session, Token, TokenError, TokenProvider, TokenSubject,
+use skytale_sdk::internals::net::relay::Endpoint;
+use skytale_sdk::internals::net::{ProofSigner, Session};
+use skytale_sdk::{
+    ApiClient, NetworkConfig, Relay, RelayError, Token, TokenError, TokenProvider, TokenSource, TokenSubject,
 };
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -30,7 +31,7 @@ const TOKEN_LEFT_MIN: Duration = Duration::from_secs(60);
 
 /// Relay nodes, with what gives tokens for them.
 pub struct RelayTarget {
-    tokens: Arc<dyn TokenProvider>,
+    tokens: TokenSource,
     agents: Vec<LoadAgent>,
     endpoints: Vec<Endpoint>,
     account: OnceLock<AccountId>,
@@ -66,15 +67,11 @@ impl std::fmt::Debug for RelayTarget {
 impl RelayTarget {
     /// Fresh agents, whose tokens come from the API.
     pub async fn new(api: ApiClient, agents: u32, network: NetworkConfig) -> Result<Self, RelayError> {
-        Self::with_tokens(Arc::new(api), agents, network).await
+        Self::with_tokens(TokenSource::new(api), agents, network).await
     }
 
     /// Fresh agents, whose tokens come from elsewhere. Each token names the relay nodes that it is for.
-    pub async fn with_tokens(
-        tokens: Arc<dyn TokenProvider>,
-        agents: u32,
-        network: NetworkConfig,
-    ) -> Result<Self, RelayError> {
+    pub async fn with_tokens(tokens: TokenSource, agents: u32, network: NetworkConfig) -> Result<Self, RelayError> {
         let random = || {
             let mut bytes = Zeroizing::new([0; 32]);
             getrandom::fill(&mut *bytes).map_err(|error| RelayError::Local {
@@ -115,12 +112,7 @@ impl RelayTarget {
     }
 
     fn subject(agent: &LoadAgent, endpoint: &Endpoint) -> TokenSubject {
-        TokenSubject {
-            agent: agent.id,
-            endpoint: endpoint.id(),
-            region: None,
-            signer: agent.signer.clone(),
-        }
+        TokenSubject::new(agent.id, endpoint.id(), agent.signer.clone())
     }
 
     async fn fresh_token(&self, agent: &LoadAgent, endpoint: &Endpoint) -> Result<Token, Failed> {
@@ -198,7 +190,7 @@ impl Target for RelayTarget {
             .get(first % relays.len().max(1))
             .ok_or_else(|| Failed::lost("no relay node is known"))?;
         let relay = Relay::from_directory(relay).map_err(|error| session::failed(&error))?;
-        let tokens = Arc::clone(&self.tokens);
+        let tokens = self.tokens.clone();
         let connecting = Session::connect(endpoint, &relay, Self::subject(agent, endpoint), token, tokens);
         let session = match Box::pin(connecting).await {
             Ok(session) => session,

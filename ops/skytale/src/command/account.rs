@@ -4,9 +4,9 @@ use super::Session;
 use crate::client;
 use crate::output::{Human, Outcome, Style};
 use clap::Subcommand;
-use reqwest::Method;
 use serde::Serialize;
 use skytale_proto::rest::{CreateAccount, CreatedAccount, OrgName};
+use skytale_sdk::internals::net::Method;
 use std::fmt;
 
 #[derive(Debug, Subcommand)]
@@ -22,7 +22,7 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
     let Command::Create { org } = command;
     let client = client::operator(&session.loaded)?;
     let request = CreateAccount { org };
-    let asking = client.call::<_, CreatedAccount>(Method::POST, "/v1/accounts", Some(&request));
+    let asking = client.call::<_, CreatedAccount>(Method::Post, "/v1/accounts", Some(&request));
     let created = session
         .shutdown
         .unless(async { asking.await.map_err(client::failed(&session.loaded)) })

@@ -8,10 +8,10 @@ use crate::names::{AgentRef, Names};
 use crate::output::{Failure, Human, Outcome, Style, table};
 use crate::time::utc;
 use clap::Subcommand;
-use reqwest::Method;
 use serde::Serialize;
 use skytale_proto::rest::{self, Agents};
 use skytale_proto::{AgentId, Code};
+use skytale_sdk::internals::net::Method;
 use std::fmt;
 
 /// Pages of agents that are read, at most.
@@ -75,7 +75,7 @@ async fn all(session: &Session) -> Outcome<Vec<rest::Agent>> {
         let mut path = "/v1/agents".to_owned();
         for _ in 0..PAGES_MAX {
             let page: Agents = client
-                .call(Method::GET, &path, None::<&()>)
+                .call(Method::Get, &path, None::<&()>)
                 .await
                 .map_err(client::failed(&session.loaded))?;
             agents.extend(page.agents);
@@ -120,7 +120,7 @@ async fn end(args: End, session: &Session) -> Outcome {
     }
     let client = client::account(&session.loaded)?;
     let path = format!("/v1/agents/{which}");
-    let ending = client.call::<(), ()>(Method::DELETE, &path, None);
+    let ending = client.call::<(), ()>(Method::Delete, &path, None);
     session
         .shutdown
         .unless(async { ending.await.map_err(client::failed(&session.loaded)) })

@@ -6,10 +6,10 @@ use crate::client;
 use crate::names::Names;
 use crate::output::{Human, Outcome, Style, table};
 use crate::time::utc;
-use reqwest::Method;
 use serde::Serialize;
 use skytale_proto::AgentId;
 use skytale_proto::rest::{AuditEvent, AuditPage};
+use skytale_sdk::internals::net::Method;
 use std::fmt;
 
 /// Events that the API gives at once.
@@ -36,7 +36,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
         let mut left = args.limit;
         loop {
             let page: AuditPage = client
-                .call(Method::GET, &path(left, next.as_deref()), None::<&()>)
+                .call(Method::Get, &path(left, next.as_deref()), None::<&()>)
                 .await
                 .map_err(client::failed(&session.loaded))?;
             left = left.saturating_sub(u32::try_from(page.events.len()).unwrap_or(u32::MAX));

@@ -6,8 +6,7 @@ use crate::names::{AgentRef, Names};
 use crate::output::{Failure, Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::{AccountId, AgentId, Code};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::engine::{Consent, Trust};
+use skytale_sdk::{Agent, Consent, Trust};
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
@@ -132,13 +131,7 @@ async fn trust(given: &[String], agent: &Agent) -> Outcome<Option<Trust>> {
     if given.is_empty() {
         return Ok(None);
     }
-    let mut trust = Trust {
-        account: false,
-        contacts: false,
-        anyone: false,
-        accounts: Vec::new(),
-        agents: Vec::new(),
-    };
+    let mut trust = Trust::nobody();
     let names = Names::of(agent).await?;
     for who in given {
         match who.as_str() {
@@ -197,10 +190,10 @@ impl Shown {
         let what = "cannot read who may add this agent";
         let status = agent.consent().await.map_err(failed(what))?;
         let trust = agent.trust().await.map_err(failed(what))?;
-        let (who, accounts, agents) = match status.consent {
-            Consent::Account => ("account", Vec::new(), Vec::new()),
-            Consent::Listed { accounts, agents } => ("listed", accounts, agents),
-            Consent::Anyone => ("anyone", Vec::new(), Vec::new()),
+        let who = status.consent.name();
+        let (accounts, agents) = match status.consent {
+            Consent::Listed { accounts, agents } => (accounts, agents),
+            _ => (Vec::new(), Vec::new()),
         };
         Ok(Self {
             account: status.account,

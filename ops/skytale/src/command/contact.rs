@@ -9,7 +9,7 @@ use crate::output::{Failure, Human, Outcome, Style, printable, table};
 use clap::Subcommand;
 use serde::Serialize;
 use skytale_proto::{AgentId, Code};
-use skytale_sdk::engine::Contact;
+use skytale_sdk::Contact;
 use std::fmt;
 
 #[derive(Debug, Subcommand)]
@@ -85,10 +85,7 @@ async fn add(args: Add, session: Session) -> Outcome {
         }
         agent.set_contact(&name, named).await.map_err(failed(what))?;
         Ok(Added {
-            contact: Contact {
-                name: name.clone(),
-                agent: named,
-            },
+            contact: Contact::new(&name, named),
         })
     });
     session.output.give(&added.await?)
@@ -143,7 +140,7 @@ async fn remove(args: Remove, session: Session) -> Outcome {
     done.await?;
     let Some(agent) = removed else { return Ok(()) };
     session.output.give(&Removed {
-        removed: Contact { name, agent },
+        removed: Contact::new(name, agent),
     })
 }
 
@@ -155,7 +152,7 @@ struct Added {
 
 impl Human for Added {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
-        let Contact { name, agent } = &self.contact;
+        let Contact { name, agent, .. } = &self.contact;
         writeln!(to, "{} {agent} is `{}`", style.good("named:"), printable(name))
     }
 }
@@ -182,7 +179,7 @@ struct Removed {
 
 impl Human for Removed {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
-        let Contact { name, agent } = &self.removed;
+        let Contact { name, agent, .. } = &self.removed;
         writeln!(to, "{} `{}`, of {agent}", style.good("removed"), printable(name))
     }
 }

@@ -12,11 +12,10 @@ use serde::Serialize;
 use skytale_bridge::{AuthConfig, BridgeConfig};
 use skytale_proto::{Code, EndpointId};
 use skytale_relay_node::{AdminConfig, HttpsConfig, LimitsConfig, RelayConfig, RelaySecret, TrustSource};
-use skytale_sdk::net::ApiClient;
+use skytale_sdk::ApiClient;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// A segment of a node that is tried out, in bytes: its disk has other uses.
 const SEGMENT_BYTES: u32 = 4 * 1024 * 1024;
@@ -285,7 +284,7 @@ pub(crate) async fn start_bridge(dir: &Path, listen: SocketAddr, client: ApiClie
             ..AuthConfig::default()
         },
         tls: None,
-        client: identity(&dir.join("bridge.key"))?.config(Arc::new(client), 0),
+        client: identity(&dir.join("bridge.key"))?.config(client, 0),
     };
     BridgeServer::start(setup, None)
         .await

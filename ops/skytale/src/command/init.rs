@@ -6,7 +6,7 @@ use crate::agent::{AgentArgs, Mode, failed, vault, with_vault};
 use crate::output::{Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::AgentId;
-use skytale_sdk::engine::Consent;
+use skytale_sdk::Consent;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -46,8 +46,8 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
                 .consent
             {
                 Consent::Account => "agents of its account",
-                Consent::Listed { .. } => "those whom it allows",
                 Consent::Anyone => "every agent",
+                _ => "those whom it allows",
             },
         })
     });

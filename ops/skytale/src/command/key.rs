@@ -5,10 +5,10 @@ use crate::client;
 use crate::output::{Human, Outcome, Style, table};
 use crate::time::utc;
 use clap::Subcommand;
-use reqwest::Method;
 use serde::Serialize;
 use skytale_proto::KeyId;
 use skytale_proto::rest::{CreateKey, CreatedKey, Key, Keys};
+use skytale_sdk::internals::net::Method;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -69,7 +69,7 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
                     expires_s,
                 };
                 let created: CreatedKey = client
-                    .call(Method::POST, "/v1/keys", Some(&request))
+                    .call(Method::Post, "/v1/keys", Some(&request))
                     .await
                     .map_err(&failed)?;
                 session.output.give(&Created { created: &created })
@@ -78,7 +78,7 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
                 let mut keys = Vec::new();
                 let mut path = "/v1/keys".to_owned();
                 for _ in 0..PAGES_MAX {
-                    let page: Keys = client.call(Method::GET, &path, None::<&()>).await.map_err(&failed)?;
+                    let page: Keys = client.call(Method::Get, &path, None::<&()>).await.map_err(&failed)?;
                     keys.extend(page.keys);
                     match page.next {
                         Some(next) => path = format!("/v1/keys?after={next}"),
@@ -89,7 +89,7 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
             }
             Command::Revoke { id } => {
                 let () = client
-                    .call(Method::DELETE, &format!("/v1/keys/{id}"), None::<&()>)
+                    .call(Method::Delete, &format!("/v1/keys/{id}"), None::<&()>)
                     .await
                     .map_err(&failed)?;
                 session.output.give(&Revoked { revoked: id })

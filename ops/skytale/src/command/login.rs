@@ -4,11 +4,11 @@ use super::Session;
 use crate::client;
 use crate::config::profile::{self, Asked, DEFAULT, Name, Profile};
 use crate::output::{Context as _, Failure, Human, Outcome, Output, Style, table};
-use reqwest::Method;
 use serde::Serialize;
 use skytale_proto::Code;
 use skytale_proto::rest::Relays;
-use skytale_sdk::net::{ApiClient, ApiKey};
+use skytale_sdk::internals::net::Method;
+use skytale_sdk::{ApiClient, ApiKey};
 use std::fmt;
 use std::fs::File;
 use std::io::{IsTerminal as _, Read, Write as _, stdin};
@@ -37,9 +37,8 @@ pub(crate) async fn login(args: Login, name: Option<Name>, session: Session) -> 
         .clone()
         .unwrap_or_else(|| session.loaded.config.api_url.clone());
     let key = key(&args, &session).await?;
-    let refused = |error: skytale_sdk::net::ApiError| {
-        client::failed_at(&api_url, "flag --api")(error).also("Nothing was stored.")
-    };
+    let refused =
+        |error: skytale_sdk::ApiError| client::failed_at(&api_url, "flag --api")(error).also("Nothing was stored.");
     let shown = ApiKey::new(key.as_str()).map_err(|error| {
         Failure::new(Code::Usage, "this is no API key")
             .because(&error)
@@ -47,7 +46,7 @@ pub(crate) async fn login(args: Login, name: Option<Name>, session: Session) -> 
     })?;
     let client = ApiClient::new(&api_url, shown).map_err(refused)?;
     // Every key may ask this.
-    let asking = client.call::<(), Relays>(Method::GET, "/v1/relays", None);
+    let asking = client.call::<(), Relays>(Method::Get, "/v1/relays", None);
     session.shutdown.unless(async { asking.await.map_err(refused) }).await?;
     let profile = Profile {
         api_url: api_url.clone(),

@@ -9,9 +9,7 @@ use crate::time::utc;
 use clap::Subcommand;
 use serde::Serialize;
 use skytale_proto::{ChannelId, Code};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::engine::Problem;
-use skytale_sdk::vault::{BackupInfo, BackupKey, RestoreInfo, VaultError, restore as put_back};
+use skytale_sdk::{Agent, BackupInfo, BackupKey, Problem, RestoreInfo, VaultError, restore as put_back};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -215,7 +213,7 @@ impl From<BackupInfo> for Made {
         let (key, key_parameters, key_file) = match made.key {
             BackupKey::Passphrase { parameters } => ("passphrase", Some(parameters), None),
             BackupKey::File { path } => ("file", None, Some(path)),
-            BackupKey::Raw => ("raw", None, None),
+            _ => ("raw", None, None),
         };
         Self {
             file: made.path,

@@ -11,14 +11,11 @@ use skytale_bridge::policy::{Pattern, Policy, Rules};
 use skytale_bridge::{
     AuthConfig, Bearer, BridgeConfig, BridgeError, BridgeLimits, BridgeTimes, Certificate, TlsConfig,
 };
-use skytale_proto::Code;
-use skytale_sdk::agent::RelaySource;
-use skytale_sdk::net::ApiClient;
-use skytale_sdk::net::relay::NetworkConfig;
-use skytale_sdk::raw::RawConfig;
+use skytale_proto::{Code, Region};
+use skytale_sdk::internals::raw::RawConfig;
+use skytale_sdk::{ApiClient, NetworkConfig, RelaySource, TokenSource};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// A bearer that is shorter can be guessed.
@@ -145,7 +142,7 @@ impl Loaded {
             (Some(file), Some(api)) => (file, api),
             _ => return Err(Failure::new(Code::Config, "the bridge's configuration is not whole")),
         };
-        let client = identity(file)?.config(Arc::new(api), self.config.bridge.region);
+        let client = identity(file)?.config(api, self.config.bridge.region);
         Ok(BridgeSetup {
             config: setup.config,
             auth: setup.auth,
@@ -346,14 +343,14 @@ pub(crate) struct Identity(Zeroizing<[u8; 32]>);
 
 impl Identity {
     /// Returns the configuration of a client of raw logs.
-    pub(crate) fn config(&self, api: Arc<ApiClient>, region: u8) -> RawConfig {
+    pub(crate) fn config(&self, api: ApiClient, region: u8) -> RawConfig {
         let derive = |context| Zeroizing::new(blake3::derive_key(context, self.0.as_slice()));
         RawConfig {
             identity: derive("skytale bridge v1 identity"),
             endpoint: derive("skytale bridge v1 endpoint"),
-            tokens: api,
+            tokens: TokenSource::new(api),
             relays: RelaySource::Directory,
-            region: Some(region),
+            region: Some(Region(region)),
             network: NetworkConfig::default(),
         }
     }

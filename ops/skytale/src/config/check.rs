@@ -8,8 +8,7 @@ use crate::output::{Failure, Outcome};
 use crate::telemetry;
 use skytale_api::ApiConfig;
 use skytale_proto::Code;
-use skytale_sdk::net::{ApiClient, ApiKey};
-use skytale_sdk::vault::VaultKey;
+use skytale_sdk::{ApiClient, ApiKey};
 
 /// Part of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -131,11 +130,12 @@ impl Loaded {
             Some(_) => "vault_passphrase",
             None => "vault_key_file",
         };
-        let Some(VaultKey::File(file)) = problems.take(key, agent::vault_key(self, &vault)) else {
+        let Some(vault_key) = problems.take(key, agent::vault_key(self, &vault)) else {
             return;
         };
+        let Some(file) = vault_key.path() else { return };
         if file.exists() {
-            let read = std::fs::read_to_string(&file).map(|_| ()).map_err(|error| {
+            let read = std::fs::read_to_string(file).map(|_| ()).map_err(|error| {
                 let what = format!("`{key}` ({}): cannot read {}", self.source(key), file.display());
                 Failure::new(Code::Environment, what).because(&error)
             });

@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use skytale_proto::Code;
 use skytale_relay_node::check_secret_key_file;
-use skytale_sdk::net::{ApiClient, ApiKey};
+use skytale_sdk::{ApiClient, ApiKey};
 use std::path::Path;
 
 impl Loaded {

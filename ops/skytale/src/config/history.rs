@@ -2,7 +2,7 @@
 
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use skytale_sdk::engine::Keep;
+use skytale_sdk::Keep;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;

@@ -6,13 +6,13 @@ use super::relay::{RelaySetup, StoreSetup};
 use super::{Loaded, Problems};
 use crate::listener;
 use crate::output::Failure;
-use reqwest::Method;
 use skytale_api::{ApiConfig, reach_database};
 use skytale_log_store::fleet::{self, FleetConfig, NatsAuth, NatsConfig, SyncProof};
 use skytale_proto::Code;
 use skytale_proto::rest::Relays;
 use skytale_relay_node::{ReachError, TrustSource, reach_api};
-use skytale_sdk::net::{ApiClient, ApiError};
+use skytale_sdk::internals::net::Method;
+use skytale_sdk::{ApiClient, ApiError};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
@@ -140,7 +140,7 @@ impl Loaded {
     }
 
     async fn reach_with_key(&self, key: &str, url: &str, api: &ApiClient, problems: &mut Problems) {
-        let relays = api.call::<_, Relays>(Method::GET, "/v1/relays", None::<&()>);
+        let relays = api.call::<_, Relays>(Method::Get, "/v1/relays", None::<&()>);
         let source = self.source(key);
         let asked = match tokio::time::timeout(WITHIN, relays).await {
             Ok(Ok(_)) => return,

@@ -3,7 +3,7 @@
 use super::Loaded;
 use crate::output::Outcome;
 use serde::{Deserialize, Serialize};
-use skytale_sdk::net::relay::{self, NetworkConfig};
+use skytale_sdk::NetworkConfig;
 
 /// Transport of an agent's connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -20,11 +20,11 @@ pub(crate) enum Transport {
 
 impl Transport {
     pub(crate) fn name(self) -> &'static str {
-        relay::Transport::from(self).name()
+        skytale_sdk::Transport::from(self).name()
     }
 }
 
-impl From<Transport> for relay::Transport {
+impl From<Transport> for skytale_sdk::Transport {
     fn from(transport: Transport) -> Self {
         match transport {
             Transport::Auto => Self::Auto,
@@ -41,11 +41,8 @@ impl Loaded {
             None => Vec::new(),
             Some(file) => self.certificates("ca_file", file)?,
         };
-        Ok(NetworkConfig {
-            transport: self.config.transport.into(),
-            roots,
-            ..NetworkConfig::default()
-        })
+        let network = NetworkConfig::default().with_transport(self.config.transport.into());
+        Ok(network.with_roots(roots))
     }
 }
 

@@ -6,12 +6,7 @@ use crate::output::{Failure, Outcome};
 use parking_lot::Mutex;
 use serde::Serialize;
 use skytale_proto::{ChannelId, Code, Offset};
-use skytale_sdk::agent::{Agent, AgentConfig};
-use skytale_sdk::channel::Channel;
-use skytale_sdk::event::Event;
-use skytale_sdk::net::ApiClient;
-use skytale_sdk::net::relay::NetworkConfig;
-use skytale_sdk::vault::VaultKey;
+use skytale_sdk::{Agent, AgentConfig, ApiClient, Channel, Event, NetworkConfig, VaultKey};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -235,8 +230,8 @@ impl Actor {
 async fn open(vault: &Path, client: &ApiClient, region: Option<u8>, network: &NetworkConfig) -> Outcome<Agent> {
     let mut key = vault.as_os_str().to_owned();
     key.push(".key");
-    let mut config = AgentConfig::new(vault, VaultKey::File(key.into()), Arc::new(client.clone()));
-    config.region = region;
+    let mut config = AgentConfig::new(vault, VaultKey::file(key), client.clone());
+    config.region = region.map(skytale_sdk::Region);
     config.network = network.clone();
     Agent::open(config).await.map_err(failed("cannot open a vault"))
 }

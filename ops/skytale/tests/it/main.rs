@@ -33,6 +33,7 @@ mod reference;
 mod rights;
 mod rights_of_files;
 mod schemas;
+mod sdk;
 mod sending;
 mod servers;
 mod talking;

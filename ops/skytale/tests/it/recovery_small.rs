@@ -3,10 +3,7 @@
 use crate::node::{Node, text};
 use crate::process::Ran;
 use serde_json::{Value, json};
-use skytale_sdk::agent::{Agent, AgentConfig};
-use skytale_sdk::net::{ApiClient, ApiKey};
-use skytale_sdk::vault::VaultKey;
-use std::sync::Arc;
+use skytale_sdk::{Agent, AgentConfig, ApiClient, ApiKey, VaultKey};
 use std::time::Duration;
 
 /// Runs an agent's command, however it ends.
@@ -35,8 +32,8 @@ fn expired(node: &Node, name: &str) -> String {
     let api_key = ApiKey::new(node.told["api_key"].as_str().expect("a key")).expect("a key");
     let url = node.told["api_url"].as_str().expect("a URL");
     runtime.block_on(async {
-        let tokens = Arc::new(ApiClient::new(url, api_key).expect("a client"));
-        let mut config = AgentConfig::new(vault, VaultKey::File(key), tokens);
+        let tokens = ApiClient::new(url, api_key).expect("a client");
+        let mut config = AgentConfig::new(vault, VaultKey::file(key), tokens);
         config.engine.key_package_lifetime = Duration::ZERO;
         let agent = Agent::open(config).await.expect("opened");
         agent.connect().await.expect("a socket");

@@ -6,13 +6,12 @@ use crate::node::text;
 use crate::process::{Place, Running};
 use futures_util::future::BoxFuture;
 use nkeys::{KeyPair, KeyPairType};
-use reqwest::Method;
 use skytale_proto::rest::Jwks;
 use skytale_proto::{AgentId, Code};
-use skytale_sdk::net::relay::{Endpoint, NetworkConfig, Session};
-use skytale_sdk::net::{
-    ApiClient, ApiKey, ProofSigner, Relay, RelayError, Token, TokenError, TokenProvider, TokenSubject,
-};
+use skytale_sdk::internals::net::Method;
+use skytale_sdk::internals::net::ProofSigner;
+use skytale_sdk::internals::net::relay::{Endpoint, Session};
+use skytale_sdk::{ApiClient, ApiKey, NetworkConfig, Relay, RelayError, Token, TokenError, TokenSource, TokenSubject};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,7 +131,7 @@ async fn session(
     relay: &Relay,
     subject: &TokenSubject,
     token: &Token,
-    provider: &Arc<dyn TokenProvider>,
+    provider: &TokenSource,
 ) -> Result<Session, RelayError> {
     let connecting = Session::connect(endpoint, relay, subject.clone(), token.clone(), provider.clone());
     tokio::time::timeout(HANGING, connecting).await.expect("answered")
@@ -154,19 +153,14 @@ fn a_new_signing_key_reaches_every_node_and_a_revoked_key_opens_none() {
             .await
             .expect("an endpoint");
         let (agent, identity) = identity();
-        let subject = TokenSubject {
-            agent,
-            endpoint: endpoint.id(),
-            region: None,
-            signer: Arc::new(identity),
-        };
+        let subject = TokenSubject::new(agent, endpoint.id(), Arc::new(identity));
         let token = client.token(&subject).await.expect("a token");
         let listed = token.relays().iter();
         let nodes: Vec<Relay> = listed
             .map(|relay| Relay::from_directory(relay).expect("an address"))
             .collect();
         assert_eq!(nodes.len(), NODES, "the token names every node");
-        let provider: Arc<dyn TokenProvider> = Arc::new(client.clone());
+        let provider = TokenSource::new(client.clone());
         for node in &nodes {
             let session = session(&endpoint, node, &subject, &token, &provider).await;
             session.expect("a session").close().await;
@@ -177,7 +171,7 @@ fn a_new_signing_key_reaches_every_node_and_a_revoked_key_opens_none() {
         let mut newer = token.clone();
         for number in 1..=4 {
             let keys: Jwks = operator
-                .call(Method::POST, "/v1/signing-keys", None::<&()>)
+                .call(Method::Post, "/v1/signing-keys", None::<&()>)
                 .await
                 .expect("rotated");
             assert_eq!(keys.keys.len(), number + 1);

@@ -2,7 +2,6 @@ use super::*;
 use crate::engine::EngineConfig;
 use crate::vault::VaultKey;
 use std::path::{Path, PathBuf};
-use zeroize::Zeroizing;
 
 const MARKER: &[u8] = b"a-plaintext-that-is-to-be-gone";
 /// The first half of the messages, which are acknowledged.
@@ -14,7 +13,7 @@ fn open(path: &Path, history: Keep) -> Engine {
         history,
         ..EngineConfig::default()
     };
-    Engine::open(path, VaultKey::Raw(Zeroizing::new([1; 32])), config).expect("opens")
+    Engine::open(path, VaultKey::raw([1; 32]), config).expect("opens")
 }
 
 /// A vault with a channel of as many messages of another agent, one an entry, and something in the outbox.

@@ -26,6 +26,7 @@ const ADDRESSES_MAX: usize = 16;
 
 /// A relay node: its endpoint id, which its connection proves, and where it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Relay {
     /// Its iroh endpoint.
     pub endpoint: EndpointId,
@@ -36,6 +37,22 @@ pub struct Relay {
 }
 
 impl Relay {
+    /// Over UDP alone.
+    pub const fn new(endpoint: EndpointId, addresses: Vec<SocketAddr>) -> Self {
+        Self {
+            endpoint,
+            addresses,
+            https_url: None,
+        }
+    }
+
+    /// Over HTTPS, too: `https://host[:port]`, or `http://` on loopback.
+    #[must_use]
+    pub fn with_https_url(mut self, url: impl Into<String>) -> Self {
+        self.https_url = Some(url.into());
+        self
+    }
+
     /// As the directory has it. Addresses that are not `ip:port` are an error.
     pub fn from_directory(relay: &rest::Relay) -> Result<Self, RelayError> {
         let unusable = |problem: String| RelayError::Unreachable { reason: problem };
@@ -89,6 +106,7 @@ impl Relay {
 
 /// How an agent reaches relay nodes.
 #[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NetworkConfig {
     /// The local UDP address; `None` is any address and a free port.
     pub bind: Option<SocketAddr>,
@@ -105,6 +123,20 @@ impl NetworkConfig {
             bind: Some(address),
             ..Self::default()
         }
+    }
+
+    /// With what carries its QUIC.
+    #[must_use]
+    pub const fn with_transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// With certificates (DER) that a relay node's HTTPS may lead to, beside Mozilla's roots.
+    #[must_use]
+    pub fn with_roots(mut self, roots: Vec<Vec<u8>>) -> Self {
+        self.roots = roots;
+        self
     }
 }
 

@@ -4,14 +4,13 @@ use super::activity::Activity;
 use super::error::{Refused, RelayError, shown};
 use super::message::{self, MessageReader};
 use super::session::{Ending, SessionInfo, closed_by};
-use crate::net::token::{Token, TokenError, TokenProvider, TokenSubject};
+use crate::net::token::{Token, TokenError, TokenProvider, TokenSource, TokenSubject};
 use futures_util::future::BoxFuture;
 use iroh::endpoint::{Connection, SendStream};
 use skytale_proto::session::{
     ControlEvent, ControlRequest, Notice, Ping, Pong, TokenRefresh, control_event, control_request, notice,
 };
 use skytale_proto::{Code, Offset};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -34,7 +33,7 @@ pub(super) struct Control {
     pub(super) drain: watch::Sender<Option<Duration>>,
     pub(super) elsewhere: watch::Sender<Option<RelayError>>,
     pub(super) subject: TokenSubject,
-    pub(super) provider: Arc<dyn TokenProvider>,
+    pub(super) provider: TokenSource,
 }
 
 /// Where the token's refresh is.
@@ -216,7 +215,7 @@ async fn advance(control: &Control, refresh: &mut Refresh, refreshed: Instant) -
     match refresh {
         Refresh::At(at) => {
             sleep_until(*at).await;
-            let (provider, subject) = (Arc::clone(&control.provider), control.subject.clone());
+            let (provider, subject) = (control.provider.clone(), control.subject.clone());
             Step::To(Refresh::Asking(Box::pin(async move { provider.token(&subject).await })))
         }
         Refresh::Asking(asking) => match asking.await {

@@ -13,6 +13,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// A refusal, as a relay node gave it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("relay refused ({}): {message}", self.code())]
+#[non_exhaustive]
 pub struct Refused {
     /// The code's number, also where this version does not know it.
     pub number: u32,
@@ -60,6 +61,7 @@ pub(super) fn shown(text: &str) -> String {
 
 /// Why an operation of a session failed.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RelayError {
     /// No connection.
     #[error("relay not reached: {reason}")]
@@ -144,6 +146,11 @@ impl RelayError {
             Self::Token(error) => error.code(),
             Self::Closed => Code::Closed,
         }
+    }
+
+    /// What to do about it.
+    pub fn help(&self) -> &'static str {
+        self.code().help()
     }
 
     /// Whether the same may succeed later, perhaps at another relay node.

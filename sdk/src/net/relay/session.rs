@@ -7,7 +7,7 @@ use super::error::{Refused, RelayError};
 use super::message::{self, MessageReader};
 use super::patience::{Patience, What};
 use super::way::{Connected, OwnEndpoint};
-use crate::net::token::{Token, TokenProvider, TokenSubject};
+use crate::net::token::{Token, TokenSource, TokenSubject};
 use iroh::endpoint::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use skytale_proto::session::{
     ControlEvent, Durability, HELLO_EXPORTED_BYTES, HELLO_EXPORTER_LABEL, Hello, Open, Started, control_event,
@@ -152,7 +152,7 @@ async fn prove(connection: &Connection, subject: &TokenSubject) -> Result<[u8; 6
         .map_err(|_| RelayError::protocol("the connection has no keying material for a proof"))?;
     let relay = EndpointId::from_bytes(*connection.remote_id().as_bytes());
     let message = hello_proof_message(&relay, &subject.endpoint, &subject.agent, &exported);
-    Ok(subject.signer.sign(&message).await?)
+    Ok(subject.sign(&message).await?)
 }
 
 impl Session {
@@ -162,7 +162,7 @@ impl Session {
         relay: &Relay,
         subject: TokenSubject,
         token: Token,
-        provider: Arc<dyn TokenProvider>,
+        provider: TokenSource,
     ) -> Result<Self, RelayError> {
         let Connected { connection, own } = endpoint.connect(relay, &token).await?;
         let ending = Ending::new(connection.clone());
@@ -192,7 +192,7 @@ impl Session {
         ending: &Ending,
         subject: TokenSubject,
         token: Token,
-        provider: Arc<dyn TokenProvider>,
+        provider: TokenSource,
         own: Option<OwnEndpoint>,
     ) -> Result<Self, RelayError> {
         let (activity, patience) = (Activity::new(), Patience::new(endpoint.patience));

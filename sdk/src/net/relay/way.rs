@@ -24,6 +24,7 @@ const HTTPS_AFTER: Duration = Duration::from_millis(700);
 
 /// What carries an agent's QUIC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Transport {
     /// UDP; HTTPS where UDP gets no answer and the relay node serves HTTPS.
     #[default]
@@ -37,6 +38,7 @@ pub enum Transport {
 /// A text that names no [`Transport`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a transport is `auto`, `udp` or `https`")]
+#[non_exhaustive]
 pub struct TransportError;
 
 impl Transport {

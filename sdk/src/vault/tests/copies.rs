@@ -61,7 +61,7 @@ fn a_backup_is_whole_encrypted_private_and_holds_what_is_there_now() {
 fn a_backup_does_not_go_over_the_vault_s_own_files() {
     let (folder, path) = folder();
     let key_file = folder.path().join("key");
-    let vault = Vault::open(&path, &VaultKey::File(key_file.clone())).expect("opens");
+    let vault = Vault::open(&path, &VaultKey::file(&key_file)).expect("opens");
     note(&vault, "kept");
     let link = folder.path().join("link");
     std::fs::hard_link(&path, &link).expect("linked");
@@ -77,7 +77,7 @@ fn a_backup_does_not_go_over_the_vault_s_own_files() {
     );
     drop(vault);
     assert!(has(
-        &Vault::open(&path, &VaultKey::File(key_file)).expect("opens"),
+        &Vault::open(&path, &VaultKey::file(key_file)).expect("opens"),
         "kept"
     ));
 }
@@ -85,7 +85,7 @@ fn a_backup_does_not_go_over_the_vault_s_own_files() {
 #[test]
 fn a_backup_of_a_vault_with_a_passphrase_takes_its_parameters_with_it() {
     let (folder, path) = folder();
-    let key = VaultKey::Passphrase(Zeroizing::new("correct horse".into()));
+    let key = VaultKey::passphrase("correct horse");
     let vault = Vault::open(&path, &key).expect("opens");
     note(&vault, "kept");
     let file = folder.path().join("backup");
@@ -102,7 +102,7 @@ fn a_backup_of_a_vault_with_a_passphrase_takes_its_parameters_with_it() {
     // Another machine: nothing of the vault is there.
     let elsewhere = tempfile::tempdir().expect("a folder");
     let target = elsewhere.path().join("vault.db");
-    let wrong = VaultKey::Passphrase(Zeroizing::new("incorrect horse".into()));
+    let wrong = VaultKey::passphrase("incorrect horse");
     assert_eq!(
         restore(&file, &target, &wrong, false).expect_err("refused").code(),
         Code::VaultKey

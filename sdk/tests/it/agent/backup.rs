@@ -2,9 +2,7 @@
 
 use super::world::{World, assert_same, channel_of, numbered, soon, texts, transcript};
 use skytale_proto::{Code, Offset};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::engine::QueuedKind;
-use skytale_sdk::vault::restore;
+use skytale_sdk::{Agent, QueuedKind, restore};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,7 @@
 //! Several agents that change a group at once.
 
 use super::world::{World, assert_same, channel_of, numbered, soon, texts};
-use skytale_sdk::event::Event;
+use skytale_sdk::Event;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_commits_converge() {

@@ -6,8 +6,7 @@
 
 use super::world::{Mint, SEED, World, agent_config, assert_same, channel_of, numbered, soon, texts};
 use skytale_proto::{ChannelId, EndpointId};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::net::Relay;
+use skytale_sdk::{Agent, Relay};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -27,11 +26,10 @@ pub(crate) fn child() {
         .expect("a channel id");
     let relay = std::env::var(RELAY).expect("a relay");
     let (endpoint, address) = relay.split_once('@').expect("id@address");
-    let relay = Relay {
-        endpoint: endpoint.parse::<EndpointId>().expect("an endpoint id"),
-        addresses: vec![address.parse().expect("an address")],
-        https_url: None,
-    };
+    let relay = Relay::new(
+        endpoint.parse::<EndpointId>().expect("an endpoint id"),
+        vec![address.parse().expect("an address")],
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -3,10 +3,7 @@
 use super::world::{World, assert_same, channel_of, event, numbered, soon};
 use skytale_proto::Code;
 use skytale_relay_node::RelayConfig;
-use skytale_sdk::agent::{Agent, AgentConfig, RelaySource};
-use skytale_sdk::event::{Event, Events};
-use skytale_sdk::net::Relay;
-use skytale_sdk::net::relay::Transport;
+use skytale_sdk::{Agent, AgentConfig, Event, Events, RelaySource, Transport};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
@@ -94,10 +91,8 @@ async fn a_session_that_began_over_https_goes_on_over_udp_once_that_leads_there(
     let world = World::with(with_https).await;
     let (silent, address) = nobody();
     let mut config = world.config("alice");
-    let relay = Relay {
-        addresses: vec![address],
-        ..world.relay.clone()
-    };
+    let mut relay = world.relay.clone();
+    relay.addresses = vec![address];
     config.relays = RelaySource::Fixed(vec![relay]);
     // Over UDP nobody answers at the address that the agent has; over HTTPS the two endpoints find a way.
     let (alice, _) = enter(config).await;
@@ -130,11 +125,8 @@ async fn where_neither_way_leads_anywhere_both_are_named() {
     let mut config = world.config("alice");
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", closed.local_addr().expect("an address"));
-    let relay = Relay {
-        addresses: vec![address],
-        https_url: Some(url.clone()),
-        ..world.relay.clone()
-    };
+    let mut relay = world.relay.clone().with_https_url(url.clone());
+    relay.addresses = vec![address];
     config.relays = RelaySource::Fixed(vec![relay]);
     drop(closed);
     let alice = Agent::open(config).await.expect("opened");

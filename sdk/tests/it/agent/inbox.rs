@@ -2,9 +2,7 @@
 
 use super::world::{World, assert_same, channel_of, event, numbered, reach, soon, transcript};
 use skytale_proto::Offset;
-use skytale_sdk::agent::Agent;
-use skytale_sdk::engine::Keep;
-use skytale_sdk::event::Event;
+use skytale_sdk::{Agent, Event, Keep};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,9 @@
 //! Channels that an agent was added to while its program did not look.
 
 use super::world::{World, channel_of, event, soon};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::channel::Channel;
-use skytale_sdk::event::Event;
+use skytale_sdk::Agent;
+use skytale_sdk::Channel;
+use skytale_sdk::Event;
 use std::time::Duration;
 
 async fn adds(alice: &Agent, label: &str, bob: &Agent) -> Channel {

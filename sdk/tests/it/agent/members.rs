@@ -2,9 +2,9 @@
 
 use super::world::{World, event, soon, texts, transcript};
 use skytale_proto::{AccountId, AgentId, Code};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::channel::Channel;
-use skytale_sdk::event::{Event, Events};
+use skytale_sdk::Agent;
+use skytale_sdk::Channel;
+use skytale_sdk::{Event, Events};
 use std::time::Duration;
 
 const FOREIGN: AccountId = AccountId::from_bytes([0xf0; 16]);

@@ -1,9 +1,7 @@
 //! Agents that were away.
 
 use super::world::{World, assert_same, channel_of, event, numbered, reach, soon, texts, transcript};
-use skytale_sdk::channel::Channel;
-use skytale_sdk::engine::ChannelState;
-use skytale_sdk::event::Event;
+use skytale_sdk::{Channel, ChannelState, Event};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,8 +3,7 @@
 use super::world::{World, agent_config, assert_same, channel_of, numbered, soon, texts};
 use skytale_log_store::StoreError;
 use skytale_log_store::faulty::{Fails, FaultyStore};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::event::Event;
+use skytale_sdk::{Agent, Event};
 use std::time::Duration;
 
 const COUNT: usize = 200;

@@ -2,10 +2,7 @@
 
 use super::world::{World, channel_of, event, numbered, reach, soon, texts, transcript};
 use skytale_proto::{ChannelId, Offset};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::channel::Channel;
-use skytale_sdk::engine::{LostReason, Standing};
-use skytale_sdk::event::Event;
+use skytale_sdk::{Agent, Channel, Event, LostReason, Standing};
 use std::time::Duration;
 
 async fn standing(channel: &Channel) -> Standing {

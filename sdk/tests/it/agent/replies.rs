@@ -2,8 +2,8 @@
 
 use super::world::{World, channel_of, soon};
 use skytale_proto::{Code, Offset};
-use skytale_sdk::agent::AgentError;
-use skytale_sdk::engine::Outgoing;
+use skytale_sdk::AgentError;
+use skytale_sdk::Outgoing;
 use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -2,9 +2,7 @@
 
 use super::world::{World, event, soon};
 use skytale_proto::{AccountId, Code};
-use skytale_sdk::agent::AgentError;
-use skytale_sdk::engine::Consent;
-use skytale_sdk::event::Event;
+use skytale_sdk::{AgentError, Consent, Event};
 use std::time::Duration;
 
 const FOREIGN: AccountId = AccountId::from_bytes([0xf0; 16]);

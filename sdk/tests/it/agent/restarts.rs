@@ -1,8 +1,7 @@
 //! Relay nodes and agents that end in the middle of traffic.
 
 use super::world::{World, assert_same, channel_of, event, numbered, soon, texts};
-use skytale_sdk::agent::{Agent, RelaySource};
-use skytale_sdk::event::Event;
+use skytale_sdk::{Agent, Event, RelaySource};
 use std::time::Duration;
 
 const ROUNDS: usize = 30;

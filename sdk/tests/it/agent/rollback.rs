@@ -2,9 +2,7 @@
 
 use super::world::{World, channel_of, event, reach, soon};
 use skytale_proto::Code;
-use skytale_sdk::agent::AgentError;
-use skytale_sdk::engine::Problem;
-use skytale_sdk::event::Event;
+use skytale_sdk::{AgentError, Event, Problem};
 use std::path::Path;
 
 fn copy(from: &Path, to: &Path) {

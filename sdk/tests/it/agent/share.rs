@@ -6,14 +6,9 @@ mod hostile;
 
 use super::world::{World, assert_same, channel_of, event, numbered, reach, soon};
 use skytale_proto::{Code, Offset};
-use skytale_sdk::agent::{Agent, AgentConfig, AgentError};
-use skytale_sdk::channel::Delivered;
-use skytale_sdk::engine::{ChannelState, Keep};
-use skytale_sdk::event::Event;
-use skytale_sdk::vault::VaultKey;
+use skytale_sdk::{Agent, AgentConfig, AgentError, ChannelState, Delivered, Event, Keep, VaultKey};
 use std::path::PathBuf;
 use std::time::Duration;
-use zeroize::Zeroizing;
 
 async fn open_or_attach(config: AgentConfig) -> Result<Agent, AgentError> {
     soon("a vault opened or attached to", Agent::open_or_attach(config)).await
@@ -207,14 +202,13 @@ async fn two_readers_see_every_message_whichever_acknowledges_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_key_is_refused_as_if_the_vault_were_closed() {
     let world = World::new().await;
-    let passphrase = |text: &str| VaultKey::Passphrase(Zeroizing::new(text.to_owned()));
     let with = |name: &str, key: VaultKey| {
         let mut config = world.config(name);
         config.key = key;
         config
     };
-    let right = [VaultKey::Raw(Zeroizing::new([9; 32])), passphrase("correct horse")];
-    let wrong = [VaultKey::Raw(Zeroizing::new([8; 32])), passphrase("battery staple")];
+    let right = [VaultKey::raw([9; 32]), VaultKey::passphrase("correct horse")];
+    let wrong = [VaultKey::raw([8; 32]), VaultKey::passphrase("battery staple")];
     for (name, (right, wrong)) in ["raw", "words"].into_iter().zip(right.into_iter().zip(wrong)) {
         let owner = Agent::open(with(name, right.clone())).await.expect("opened");
         let beside = open_or_attach(with(name, wrong.clone())).await.expect_err("refused");
@@ -230,7 +224,7 @@ async fn a_wrong_key_is_refused_as_if_the_vault_were_closed() {
     // A key file that is not there is not made.
     let _owner = world.open("alice").await;
     let missing = world.dir.path().join("no.key");
-    let error = open_or_attach(with("alice", VaultKey::File(missing.clone()))).await;
+    let error = open_or_attach(with("alice", VaultKey::file(&missing))).await;
     assert_eq!(error.expect_err("refused").code(), Code::VaultKey);
     assert!(!missing.exists());
 }

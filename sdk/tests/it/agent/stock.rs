@@ -2,14 +2,11 @@
 
 use super::world::{World, event, soon};
 use skytale_proto::{AgentId, Code};
-use skytale_sdk::agent::{Agent, AgentError};
-use skytale_sdk::channel::{Channel, Delivered};
-use skytale_sdk::engine::{Clock, EngineError};
-use skytale_sdk::event::Event;
+use skytale_sdk::{Agent, AgentError, Channel, Clock, Delivered, EngineError, Event};
 use std::time::Duration;
 
 /// Opens an agent with few KeyPackages and goes online until they are on offer.
-async fn online(world: &World, name: &str, change: impl FnOnce(&mut skytale_sdk::agent::AgentConfig)) -> Agent {
+async fn online(world: &World, name: &str, change: impl FnOnce(&mut skytale_sdk::AgentConfig)) -> Agent {
     let mut config = world.config(name);
     config.engine.key_packages_low = 2;
     config.engine.key_packages_target = 4;
@@ -76,7 +73,7 @@ async fn expired_key_packages_are_skipped_in_one_call_and_replaced_when_their_ow
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clocks_of_1970_hinder_nobody_as_long_as_the_relay_node_tells_the_time() {
     let world = World::new().await;
-    let since_1970 = |config: &mut skytale_sdk::agent::AgentConfig| config.engine.clock = Clock::new(|| 5_000);
+    let since_1970 = |config: &mut skytale_sdk::AgentConfig| config.engine.clock = Clock::new(|| 5_000);
     let (alice, bob) = (
         online(&world, "alice", since_1970).await,
         online(&world, "bob", since_1970).await,

@@ -3,9 +3,9 @@
 use super::world::{World, channel_of, numbered, soon, texts, transcript};
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use skytale_proto::Code;
-use skytale_sdk::agent::Agent;
-use skytale_sdk::engine::{Outgoing, QueuedKind};
-use skytale_sdk::event::Event;
+use skytale_sdk::Agent;
+use skytale_sdk::Event;
+use skytale_sdk::{Outgoing, QueuedKind};
 use std::time::Duration;
 
 /// The next item of any stream, with nothing pinned by the caller.
@@ -45,8 +45,8 @@ async fn messages_and_events_are_streams_and_a_dropped_wait_loses_none_of_them()
         }
     }
     bob.close(Duration::from_secs(5)).await;
-    let codes = |item: Option<Result<_, skytale_sdk::agent::AgentError>>| {
-        item.and_then(|item: Result<skytale_sdk::channel::Received, _>| item.err())
+    let codes = |item: Option<Result<_, skytale_sdk::AgentError>>| {
+        item.and_then(|item: Result<skytale_sdk::Received, _>| item.err())
             .map(|error| error.code())
     };
     // After an error a stream gives nothing more.

@@ -2,9 +2,7 @@
 
 use super::world::{World, assert_same, channel_of, event, numbered, reach, soon, texts};
 use skytale_proto::Code;
-use skytale_sdk::channel::Delivered;
-use skytale_sdk::engine::ChannelState;
-use skytale_sdk::event::Event;
+use skytale_sdk::{ChannelState, Delivered, Event};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 

@@ -4,16 +4,11 @@ use super::world::{World, channel_of, event, numbered, soon, texts, transcript};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use skytale_proto::Code;
-use skytale_sdk::agent::{Agent, AgentError};
-use skytale_sdk::channel::Channel;
-use skytale_sdk::event::Event;
-use skytale_sdk::net::{TokenError, TokenFn, TokenProvider, TokenSubject};
-use skytale_sdk::vault::VaultKey;
+use skytale_sdk::{Agent, AgentError, Channel, Event, TokenError, TokenFn, TokenSource, TokenSubject, VaultKey};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
-use zeroize::Zeroizing;
 
 /// An account that gives out tokens, or for a reason does not.
 #[derive(Default)]
@@ -22,9 +17,9 @@ struct Account {
 }
 
 impl Account {
-    fn provider(self: &Arc<Self>, world: &World) -> Arc<dyn TokenProvider> {
+    fn provider(self: &Arc<Self>, world: &World) -> TokenSource {
         let (account, mint) = (Arc::clone(self), Arc::clone(&world.mint));
-        Arc::new(TokenFn::new(move |subject: TokenSubject| {
+        TokenSource::new(TokenFn::new(move |subject: TokenSubject| {
             let token = match *account.refuses.lock() {
                 Some(code) => Err(TokenError::new(code, "refused by the test")),
                 None => Ok(mint.token(&subject)),
@@ -59,7 +54,7 @@ async fn a_vault_is_not_opened_with_a_wrong_key() {
     let world = World::new().await;
     world.open("alice").await.close(Duration::from_secs(1)).await;
     let mut config = world.config("alice");
-    config.key = VaultKey::Raw(Zeroizing::new([8; 32]));
+    config.key = VaultKey::raw([8; 32]);
     let opened = soon("an answer", Agent::open(config)).await;
     assert_eq!(code(opened), Some(Code::VaultKey));
 }

@@ -7,13 +7,10 @@ use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Action, Claims, Confirmation, Scope, TokenSigner};
 use skytale_proto::{AccountId, AgentId, Detail, Frame, FrameId, Header, KeyId, LogId, Offset, Policy};
 use skytale_relay_node::{AcceptedRollback, RelayConfig, RelayNode, TrustSource};
-use skytale_sdk::agent::{Agent, AgentConfig, DriverConfig};
-use skytale_sdk::channel::Channel;
-use skytale_sdk::engine::Message;
-use skytale_sdk::event::{Event, Events};
-use skytale_sdk::net::relay::NetworkConfig;
-use skytale_sdk::net::{Relay, Token, TokenFn, TokenProvider, TokenSubject};
-use skytale_sdk::vault::VaultKey;
+use skytale_sdk::{
+    Agent, AgentConfig, Channel, Event, Events, Message, NetworkConfig, Relay, Token, TokenFn, TokenSource,
+    TokenSubject, VaultKey,
+};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,14 +100,14 @@ impl Mint {
         Token::new(self.signer.sign(&claims), expires_s)
     }
 
-    pub(crate) fn provider(self: &Arc<Self>) -> Arc<dyn TokenProvider> {
+    pub(crate) fn provider(self: &Arc<Self>) -> TokenSource {
         self.provider_of(self.account)
     }
 
     /// For agents of an account.
-    pub(crate) fn provider_of(self: &Arc<Self>, account: AccountId) -> Arc<dyn TokenProvider> {
+    pub(crate) fn provider_of(self: &Arc<Self>, account: AccountId) -> TokenSource {
         let mint = Arc::clone(self);
-        Arc::new(TokenFn::new(move |subject: TokenSubject| {
+        TokenSource::new(TokenFn::new(move |subject: TokenSubject| {
             let token = mint.token_of(&subject, account);
             async move { Ok(token) }
         }))
@@ -140,11 +137,8 @@ impl World {
         if let Some(address) = running.node.https_url().and_then(|url| url.strip_prefix("http://")) {
             config.https.listen = Some(address.parse().expect("an address"));
         }
-        let relay = Relay {
-            endpoint: running.node.endpoint_id(),
-            addresses: running.node.bound_addresses(),
-            https_url: running.node.https_url().map(str::to_owned),
-        };
+        let mut relay = Relay::new(running.node.endpoint_id(), running.node.bound_addresses());
+        relay.https_url = running.node.https_url().map(str::to_owned);
         Self {
             dir,
             mint,
@@ -236,11 +230,7 @@ impl World {
         let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
         config.admin.enabled = false;
         let node = serve(&config, store, &self.mint).await;
-        let relay = Relay {
-            endpoint: node.endpoint_id(),
-            addresses: node.bound_addresses(),
-            https_url: None,
-        };
+        let relay = Relay::new(node.endpoint_id(), node.bound_addresses());
         (node, relay)
     }
 
@@ -298,15 +288,12 @@ async fn serve(config: &RelayConfig, store: Arc<dyn LogStore>, mint: &Mint) -> R
         .expect("a relay node")
 }
 
-pub(crate) fn agent_config(vault: PathBuf, tokens: Arc<dyn TokenProvider>, relay: Relay) -> AgentConfig {
+pub(crate) fn agent_config(vault: PathBuf, tokens: TokenSource, relay: Relay) -> AgentConfig {
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    let mut config = AgentConfig::new(vault, VaultKey::Raw(Zeroizing::new([9; 32])), tokens).with_relays(vec![relay]);
+    let mut config = AgentConfig::new(vault, VaultKey::raw([9; 32]), tokens).with_relays(vec![relay]);
     config.network = NetworkConfig::bound_to(any);
-    config.driver = DriverConfig {
-        backoff_min: Duration::from_millis(50),
-        backoff_max: Duration::from_secs(1),
-        ..DriverConfig::default()
-    };
+    config.driver.backoff_min = Duration::from_millis(50);
+    config.driver.backoff_max = Duration::from_secs(1);
     config
 }
 

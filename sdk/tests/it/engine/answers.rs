@@ -2,7 +2,7 @@
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use skytale_proto::{ChannelId, Offset};
-use skytale_sdk::engine::{Message, Outgoing, Properties};
+use skytale_sdk::{Message, Outgoing, Properties};
 
 fn last(agent: &mut Agent, channel: ChannelId) -> Message {
     agent.history(channel).pop().expect("a message")

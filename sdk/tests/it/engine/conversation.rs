@@ -1,9 +1,10 @@
 //! Messages: sent, received, kept, acknowledged.
 
-use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, channel_of, settle};
+use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, changed, channel_of, settle};
 use bytes::Bytes;
 use skytale_proto::{Code, Detail, Offset};
-use skytale_sdk::engine::{ChannelState, EngineConfig, Event, Fate, Outcome, PAYLOAD_BYTES_MAX, QueuedKind};
+use skytale_sdk::internals::engine::{Fate, Outcome};
+use skytale_sdk::{ChannelState, Event, PAYLOAD_BYTES_MAX, QueuedKind};
 
 #[test]
 fn two_agents_talk() {
@@ -322,10 +323,9 @@ fn a_lost_answer_is_harmless() {
 #[test]
 fn a_full_outbox_refuses_and_keeps_what_it_has() {
     let relay = Relay::new();
-    let mut a = Agent::with(EngineConfig {
-        outbox_messages_max: 3,
-        ..EngineConfig::default()
-    });
+    let mut a = Agent::with(changed(|config| {
+        config.outbox_messages_max = 3;
+    }));
     let channel = channel_of(&relay, &mut [&mut a]);
     for _ in 0..3 {
         a.send(channel, "x");

@@ -2,7 +2,7 @@
 
 use super::relay::{Agent, Relay, channel_of, settle};
 use skytale_proto::Code;
-use skytale_sdk::engine::Event;
+use skytale_sdk::Event;
 
 #[test]
 fn an_addition_waits_for_its_agent_over_restarts_and_is_made_once() {

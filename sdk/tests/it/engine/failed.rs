@@ -1,8 +1,8 @@
 //! What was sent and failed: kept with its reason until it is dismissed or sent again.
 
-use super::relay::{Agent, Relay, channel_of, settle};
+use super::relay::{Agent, Relay, changed, channel_of, settle};
 use skytale_proto::{Code, FrameId};
-use skytale_sdk::engine::{EngineConfig, QueuedKind};
+use skytale_sdk::QueuedKind;
 
 #[test]
 fn what_failed_since_its_sender_was_removed_is_kept_and_goes_out_once_it_is_back() {
@@ -66,11 +66,10 @@ fn what_failed_since_its_sender_was_removed_is_kept_and_goes_out_once_it_is_back
 fn a_message_is_not_sent_again_into_a_full_outbox_and_stays_failed() {
     let relay = Relay::new();
     let mut a = Agent::new();
-    let mut b = Agent::with(EngineConfig {
-        outbox_messages_max: 1,
-        key_packages_target: 4,
-        ..EngineConfig::default()
-    });
+    let mut b = Agent::with(changed(|config| {
+        config.outbox_messages_max = 1;
+        config.key_packages_target = 4;
+    }));
     let channel = channel_of(&relay, &mut [&mut a, &mut b]);
     let sent = b.send(channel, "first");
     let id = b.id();

@@ -1,11 +1,10 @@
 //! Crashes, gaps, two different logs, markers on the disk.
 
-use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, channel_of, settle};
+use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, changed, channel_of, settle};
 use bytes::Bytes;
 use skytale_proto::{Code, Offset, Record};
-use skytale_sdk::engine::{ChannelState, Engine, EngineConfig, Event, Gap, LABEL_BYTES_MAX, Outcome};
-use skytale_sdk::vault::VaultKey;
-use zeroize::Zeroizing;
+use skytale_sdk::internals::engine::{Engine, Gap, Outcome};
+use skytale_sdk::{ChannelState, EngineConfig, Event, LABEL_BYTES_MAX, VaultKey};
 
 #[test]
 fn a_crash_after_every_call_changes_nothing() {
@@ -330,7 +329,7 @@ fn an_engine_moves_between_threads_and_opens_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("vault.db");
     let open = |byte: u8| {
-        let key = VaultKey::Raw(Zeroizing::new([byte; 32]));
+        let key = VaultKey::raw([byte; 32]);
         Engine::open(&path, key, EngineConfig::default()).map_err(|error| error.code())
     };
     let first = open(1).expect("opens");
@@ -343,10 +342,9 @@ fn an_engine_moves_between_threads_and_opens_once() {
 #[test]
 fn many_channels_share_few_places_in_memory() {
     let relay = Relay::new();
-    let mut a = Agent::with(EngineConfig {
-        channels_loaded_max: 2,
-        ..EngineConfig::default()
-    });
+    let mut a = Agent::with(changed(|config| {
+        config.channels_loaded_max = 2;
+    }));
     let mut b = Agent::new();
     let channels: Vec<_> = (0..5).map(|_| channel_of(&relay, &mut [&mut b, &mut a])).collect();
     for round in 0..3 {

@@ -2,7 +2,7 @@
 
 use super::relay::{Agent, Relay, channel_of, settle};
 use skytale_proto::{AgentId, ChannelId, Digest, Frame, Header, Offset, Record};
-use skytale_sdk::engine::{Divergence, Event, Standing};
+use skytale_sdk::{Divergence, Event, Standing};
 
 /// The one divergence among events, none of which blames an author.
 fn told(events: &[Event]) -> Divergence {
@@ -15,12 +15,7 @@ fn told(events: &[Event]) -> Divergence {
             ours,
             theirs,
             ..
-        } => Some(Divergence {
-            offset: *offset,
-            author: *author,
-            ours: *ours,
-            theirs: *theirs,
-        }),
+        } => Some(Divergence::new(*offset, *author, *ours, *theirs)),
         _ => None,
     });
     let first = found.next().unwrap_or_else(|| panic!("no divergence in {events:?}"));
@@ -65,12 +60,7 @@ fn different_commits_on_two_sides_are_found_at_the_next_commit() {
     let divergence = told(&processed.events);
     assert_eq!(
         divergence,
-        Divergence {
-            offset: head.previous(),
-            author: a.id(),
-            ours: Some(ours),
-            theirs: Some(theirs),
-        }
+        Divergence::new(head.previous(), a.id(), Some(ours), Some(theirs))
     );
     assert_eq!(b.engine().divergences(channel).expect("listed"), [divergence]);
     b.crash();
@@ -132,12 +122,7 @@ fn a_parent_that_the_rule_forbids_is_the_relays_doing() {
     let ahead = Offset::new(sent.offset.get() + 3);
     let forged = with_parent(sent, ahead);
     let processed = b.engine().process_entries(channel, &[forged]).expect("processed");
-    let expected = Divergence {
-        offset: ahead,
-        author: a.id(),
-        ours: None,
-        theirs: None,
-    };
+    let expected = Divergence::new(ahead, a.id(), None, None);
     assert_eq!(told(&processed.events), expected);
     assert_eq!(b.engine().divergences(channel).expect("listed"), [expected]);
     let problems = b.engine().problems(Some(channel)).expect("listed");

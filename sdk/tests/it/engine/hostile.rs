@@ -14,7 +14,8 @@ use openmls_traits::types::SignatureScheme;
 use prost::Message as _;
 use skytale_proto::wire::{Bundle, Envelope};
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, Header, Offset, Policy};
-use skytale_sdk::engine::{ClaimedPackage, Event, UnreadableCause};
+use skytale_sdk::internals::engine::ClaimedPackage;
+use skytale_sdk::{Event, UnreadableCause};
 
 struct Key(SigningKey);
 

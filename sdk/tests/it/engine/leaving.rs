@@ -2,7 +2,7 @@
 
 use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, channel_of, settle};
 use skytale_proto::{ChannelId, Code, Policy, Region};
-use skytale_sdk::engine::{ChannelState, Event};
+use skytale_sdk::{ChannelState, Event};
 
 fn state(agent: &mut Agent, channel: ChannelId) -> ChannelState {
     agent.engine().channel(channel).expect("known").state

@@ -1,8 +1,9 @@
 //! Who is in a channel: added, removed, gone, back again; and commits that race.
 
-use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, channel_of, settle};
+use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, changed, channel_of, settle};
 use skytale_proto::{ChannelId, Code};
-use skytale_sdk::engine::{ChannelState, ClaimedPackage, EngineConfig, Event};
+use skytale_sdk::internals::engine::ClaimedPackage;
+use skytale_sdk::{ChannelState, Event};
 use std::time::Duration;
 
 #[test]
@@ -249,10 +250,9 @@ fn an_addition_that_another_made_first_is_unneeded() {
 #[test]
 fn a_commit_that_always_loses_is_given_up() {
     let relay = Relay::new();
-    let mut a = Agent::with(EngineConfig {
-        commit_attempts_max: 3,
-        ..EngineConfig::default()
-    });
+    let mut a = Agent::with(changed(|config| {
+        config.commit_attempts_max = 3;
+    }));
     let mut b = Agent::new();
     let channel = channel_of(&relay, &mut [&mut b, &mut a]);
     let id = a.engine().update_keys(channel).expect("queued");
@@ -307,10 +307,9 @@ fn key_packages_are_not_lost_and_run_down_to_the_last_resort() {
 #[test]
 fn a_key_package_of_another_or_too_old_is_refused() {
     let relay = Relay::new();
-    let mut a = Agent::with(EngineConfig {
-        key_package_lifetime: Duration::ZERO,
-        ..EngineConfig::default()
-    });
+    let mut a = Agent::with(changed(|config| {
+        config.key_package_lifetime = Duration::ZERO;
+    }));
     let (mut b, mut c, mut d) = (Agent::new(), Agent::new(), Agent::new());
     let channel = channel_of(&relay, &mut [&mut c]);
     let own = channel_of(&relay, &mut [&mut a]);

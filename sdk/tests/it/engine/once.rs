@@ -2,7 +2,8 @@
 
 use super::relay::{Agent, Relay, channel_of, settle};
 use skytale_proto::Code;
-use skytale_sdk::engine::{Fate, SEND_ID_BYTES_MAX};
+use skytale_sdk::SEND_ID_BYTES_MAX;
+use skytale_sdk::internals::engine::Fate;
 
 #[test]
 fn one_id_is_one_message_whatever_became_of_it_meanwhile() {

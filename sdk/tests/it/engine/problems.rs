@@ -2,7 +2,8 @@
 
 use super::relay::{Agent, FRAMES_BYTES, Relay, channel_of, settle};
 use skytale_proto::{Code, Offset};
-use skytale_sdk::engine::{Event, Fate, LostReason, Outcome, Problem, Standing};
+use skytale_sdk::internals::engine::{Fate, Outcome};
+use skytale_sdk::{Event, LostReason, Problem, Standing};
 
 #[test]
 fn what_the_log_no_longer_keeps_is_a_problem_with_its_range_of_the_agents_own_log_too() {

@@ -2,7 +2,7 @@
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use skytale_proto::{ChannelId, Code, Offset};
-use skytale_sdk::engine::{ChannelState, Event, LostReason, Standing};
+use skytale_sdk::{ChannelState, Event, LostReason, Standing};
 
 fn standing(agent: &mut Agent, channel: ChannelId) -> Standing {
     agent.engine().channel(channel).expect("known").standing
@@ -181,7 +181,7 @@ fn what_the_other_copy_sent_after_a_commit_of_its_own_is_told_as_lost() {
         "{events:?}"
     );
     let lost = a.engine().lost(Some(channel)).expect("listed");
-    let told = |lost: &skytale_sdk::engine::Lost| lost.first <= sent && sent <= lost.last;
+    let told = |lost: &skytale_sdk::Lost| lost.first <= sent && sent <= lost.last;
     assert!(lost.iter().any(told), "{sent}: {lost:?}");
     assert_eq!(b.texts(channel), ["by the copy"]);
     assert_talks(&relay, channel, &mut [&mut a, &mut b]);

@@ -5,15 +5,11 @@ use skytale_log_store::{Accepted, Access, AppendError, LogState, LogStore, Memor
 use skytale_proto::{
     AccountId, AgentId, ChannelId, Detail, Frame, FrameId, Header, LogId, Offset, Policy, Record, Region,
 };
-use skytale_sdk::engine::{
-    ChannelState, ClaimedPackage, Engine, EngineConfig, EngineError, Event, LogStatus, Message, NextFrames, Outcome,
-    Processed, RollbackWord,
-};
-use skytale_sdk::vault::VaultKey;
+use skytale_sdk::internals::engine::{ClaimedPackage, Engine, LogStatus, NextFrames, Outcome, Processed, RollbackWord};
+use skytale_sdk::{ChannelState, EngineConfig, EngineError, Event, Message, VaultKey};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use zeroize::Zeroizing;
 
 /// What engines are given at once.
 pub(crate) const FRAMES_BYTES: usize = 64 * 1024;
@@ -213,16 +209,15 @@ pub(crate) struct Agent {
 }
 
 fn key() -> VaultKey {
-    VaultKey::Raw(Zeroizing::new([7; 32]))
+    VaultKey::raw([7; 32])
 }
 
 impl Agent {
     pub(crate) fn new() -> Self {
-        let config = EngineConfig {
-            key_packages_low: 2,
-            key_packages_target: 4,
-            ..EngineConfig::default()
-        };
+        let config = changed(|config| {
+            config.key_packages_low = 2;
+            config.key_packages_target = 4;
+        });
         Self::with(config)
     }
 
@@ -638,4 +633,11 @@ pub(crate) fn assert_agree(channel: ChannelId, agents: &mut [&mut Agent]) {
     for other in seen {
         assert_eq!(first, other);
     }
+}
+
+/// Settings that differ from the default ones.
+pub(crate) fn changed(change: impl FnOnce(&mut EngineConfig)) -> EngineConfig {
+    let mut config = EngineConfig::default();
+    change(&mut config);
+    config
 }

@@ -4,7 +4,7 @@ use super::relay::{Agent, Relay, channel_of, settle};
 use bytes::Bytes;
 use skytale_log_store::{AppendError, Refused};
 use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Header, LogId, Offset};
-use skytale_sdk::engine::{ChannelState, Consent, Event, Trust};
+use skytale_sdk::{ChannelState, Consent, Event, Trust};
 
 const HOME: AccountId = AccountId::from_bytes([1; 16]);
 const FOREIGN: AccountId = AccountId::from_bytes([2; 16]);
@@ -178,18 +178,11 @@ fn an_owner_that_trusts_nobody_is_asked_by_its_own_account_too() {
     let relay = Relay::new();
     let (mut bob, mut alice) = (agent_of(HOME), agent_of(HOME));
     bob.stock_up(&relay);
-    let nobody = Trust {
-        account: false,
-        contacts: false,
-        ..Trust::default()
-    };
-    bob.engine().set_trust(&nobody).expect("kept");
+    bob.engine().set_trust(&Trust::nobody()).expect("kept");
     let channel = added(&relay, &mut alice, &mut bob);
     assert_eq!(bob.engine().requests().expect("listed")[0].account, Some(HOME));
-    let alice_alone = Trust {
-        agents: vec![alice.id()],
-        ..nobody
-    };
+    let mut alice_alone = Trust::nobody();
+    alice_alone.agents.push(alice.id());
     bob.engine().set_trust(&alice_alone).expect("kept");
     let other = added(&relay, &mut alice, &mut bob);
     assert_eq!(bob.texts(other), ["buy now"]);

@@ -4,7 +4,7 @@
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use proptest::prelude::*;
 use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Offset, Record};
-use skytale_sdk::engine::{ChannelState, Event, Standing};
+use skytale_sdk::{ChannelState, Event, Standing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -290,6 +290,7 @@ impl Story {
                             engine.reboot(channel, Vec::new()).expect("queued");
                         }
                     }
+                    standing => panic!("{standing:?}"),
                 }
             }
             if !busy {

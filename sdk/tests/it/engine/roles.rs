@@ -3,21 +3,15 @@
 use super::relay::{Agent, Relay, assert_agree, governed_channel_of, settle};
 use proptest::prelude::*;
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, FrameId, Header, Holders, Policy, Right};
-use skytale_sdk::engine::{ChannelState, Event, PolicyChange};
+use skytale_sdk::{ChannelState, Event, PolicyChange};
 use std::collections::BTreeSet;
 
 fn promote(agents: &[AgentId]) -> PolicyChange {
-    PolicyChange {
-        promote: agents.to_vec(),
-        ..PolicyChange::default()
-    }
+    PolicyChange::promote(agents)
 }
 
 fn demote(agents: &[AgentId]) -> PolicyChange {
-    PolicyChange {
-        demote: agents.to_vec(),
-        ..PolicyChange::default()
-    }
+    PolicyChange::demote(agents)
 }
 
 /// The relay node's and every agent's policy and members are the same.
@@ -49,10 +43,7 @@ fn a_new_channel_is_governed_by_its_creator_and_by_those_it_promotes() {
     settle(&relay, channel, &mut [&mut a, &mut b, &mut c]);
     let is_told = |event: &Event| matches!(event, Event::RoleChanged { agent, is_admin: true, .. } if *agent == b.id());
     assert!(c.take_events().iter().any(is_told));
-    let closed = PolicyChange {
-        set: vec![(Right::Add, Holders::Admins)],
-        ..PolicyChange::default()
-    };
+    let closed = PolicyChange::set(&[(Right::Add, Holders::Admins)]);
     b.engine().change_policy(channel, &closed).expect("queued");
     settle(&relay, channel, &mut [&mut a, &mut b, &mut c]);
     assert!(
@@ -81,7 +72,7 @@ fn the_last_admin_names_another_before_it_leaves() {
     let relay = Relay::new();
     let (mut a, mut b, mut c) = (Agent::new(), Agent::new(), Agent::new());
     let channel = governed_channel_of(&relay, &mut [&mut a, &mut b, &mut c]);
-    let code = |left: Result<FrameId, skytale_sdk::engine::EngineError>| left.map(drop).map_err(|error| error.code());
+    let code = |left: Result<FrameId, skytale_sdk::EngineError>| left.map(drop).map_err(|error| error.code());
     assert_eq!(code(a.engine().leave(channel)), Err(Code::LastAdmin));
     let own = a.id();
     assert_eq!(
@@ -269,10 +260,7 @@ fn run(steps: &[Step]) {
                 let holders = if admins { Holders::Admins } else { Holders::Members };
                 // Never so that a lie may take everybody off the roster.
                 let right = [Right::Add, Right::Invite, Right::Trim][right];
-                let change = PolicyChange {
-                    set: vec![(right, holders)],
-                    ..PolicyChange::default()
-                };
+                let change = PolicyChange::set(&[(right, holders)]);
                 drop(agents[who].engine().change_policy(channel, &change));
             }
             Step::Pull(who, limit) => {

@@ -3,7 +3,8 @@
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use proptest::prelude::*;
 use skytale_proto::{AgentId, Code};
-use skytale_sdk::engine::{ChannelState, Event, Outcome};
+use skytale_sdk::internals::engine::Outcome;
+use skytale_sdk::{ChannelState, Event};
 use std::collections::BTreeMap;
 
 const AGENTS: usize = 3;

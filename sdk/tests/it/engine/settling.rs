@@ -3,7 +3,8 @@
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use proptest::prelude::*;
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, FrameId, Header, Offset};
-use skytale_sdk::engine::{ChannelState, Event, Outcome, Problem, Standing, UnreadableEntry};
+use skytale_sdk::internals::engine::Outcome;
+use skytale_sdk::{ChannelState, Event, Problem, Standing, UnreadableEntry};
 use std::collections::{BTreeMap, BTreeSet};
 
 fn three(relay: &Relay) -> ([Agent; 3], ChannelId) {

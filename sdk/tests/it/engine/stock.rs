@@ -1,9 +1,10 @@
 //! KeyPackages whose time passes: renewed by their owner, skipped by who claims them.
 
-use super::relay::{Agent, Relay, channel_of, settle};
+use super::relay::{Agent, Relay, changed, channel_of, settle};
 use skytale_proto::limits::KEY_PACKAGES_MAX;
 use skytale_proto::{AgentId, ChannelId, Code, Detail};
-use skytale_sdk::engine::{ClaimedPackage, Clock, EngineConfig, EngineError};
+use skytale_sdk::internals::engine::ClaimedPackage;
+use skytale_sdk::{Clock, EngineError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,12 +32,11 @@ impl Hands {
 
     fn agent(&self) -> Agent {
         let hands = self.clone();
-        Agent::with(EngineConfig {
-            key_packages_low: 2,
-            key_packages_target: 4,
-            clock: Clock::new(move || hands.0.load(Ordering::Relaxed)),
-            ..EngineConfig::default()
-        })
+        Agent::with(changed(|config| {
+            config.key_packages_low = 2;
+            config.key_packages_target = 4;
+            config.clock = Clock::new(move || hands.0.load(Ordering::Relaxed));
+        }))
     }
 }
 
@@ -266,17 +266,16 @@ fn a_stock_of_aged_key_packages_that_cannot_be_taken_back_gets_fresh_ones_behind
 #[test]
 fn an_agent_whose_key_packages_live_shorter_than_an_hour_is_not_busy_with_them() {
     let relay = Relay::new();
-    let mut b = Agent::with(EngineConfig {
-        key_packages_low: 2,
-        key_packages_target: 4,
-        key_package_lifetime: HOUR - Duration::from_millis(1),
-        clock: {
+    let mut b = Agent::with(changed(|config| {
+        config.key_packages_low = 2;
+        config.key_packages_target = 4;
+        config.key_package_lifetime = HOUR - Duration::from_millis(1);
+        config.clock = {
             let (calls, now) = (AtomicU64::new(0), Hands::now());
             // An hour passes whenever it looks.
             Clock::new(move || now + calls.fetch_add(1, Ordering::Relaxed) * 3_600_000)
-        },
-        ..EngineConfig::default()
-    });
+        };
+    }));
     b.stock_up(&relay);
     for _ in 0..3 {
         assert_eq!(renew(&relay, &mut b), 0);

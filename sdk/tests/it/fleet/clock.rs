@@ -4,9 +4,8 @@ use super::account::Account;
 use super::nodes::Fleet;
 use crate::agent::world::{channel_of, event, soon};
 use skytale_proto::{ChannelId, Code};
-use skytale_sdk::agent::{Agent, RelaySource};
-use skytale_sdk::event::Event;
-use skytale_sdk::raw::{RawClient, RawConfig};
+use skytale_sdk::internals::raw::{RawClient, RawConfig};
+use skytale_sdk::{Agent, Event, RelaySource};
 use std::time::Duration;
 use zeroize::Zeroizing;
 

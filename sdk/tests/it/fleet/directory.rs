@@ -2,9 +2,8 @@
 
 use super::nodes::{Directory, Fleet};
 use crate::agent::world::{channel_of, event, soon};
-use skytale_proto::Code;
-use skytale_sdk::agent::Agent;
-use skytale_sdk::event::Event;
+use skytale_proto::{Code, Region};
+use skytale_sdk::{Agent, Event};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -149,13 +148,13 @@ async fn an_agent_that_is_told_of_nobody_asks_until_it_is() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_region_is_asked_for_with_each_token() {
     let fleet = Fleet::new(1, 1_000).await;
-    let alice = Agent::open(fleet.config("alice", 0).with_region(7))
+    let alice = Agent::open(fleet.config("alice", 0).with_region(Region(7)))
         .await
         .expect("opened");
     alice.connect().await.expect("a socket");
     soon("an agent current", alice.caught_up()).await.expect("current");
     let bob = fleet.agent("bob", 0).await;
-    assert_eq!(*fleet.directory.regions.lock(), [Some(7), None]);
+    assert_eq!(*fleet.directory.regions.lock(), [Some(Region(7)), None]);
     channel_of(&[&alice, &bob]).await;
     for agent in [alice, bob] {
         soon("closed", agent.close(Duration::from_secs(10))).await;

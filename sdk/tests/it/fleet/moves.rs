@@ -4,8 +4,7 @@ use super::account::Account;
 use super::nodes::Fleet;
 use crate::agent::world::{channel_of, event, soon};
 use skytale_proto::Code;
-use skytale_sdk::agent::Agent;
-use skytale_sdk::event::{Event, Events};
+use skytale_sdk::{Agent, Event, Events};
 use std::time::Duration;
 
 /// What was reported of sessions since.

@@ -5,10 +5,9 @@ use parking_lot::Mutex;
 use skytale_log_store::faulty::FaultyStore;
 use skytale_log_store::{LogStore, MemoryStore};
 use skytale_proto::rest::{self, Jwks};
-use skytale_proto::{Code, EndpointId};
+use skytale_proto::{Code, EndpointId, Region};
 use skytale_relay_node::{Clock, ClockSource, ClockSpan, RelayConfig, RelayNode, TrustSource};
-use skytale_sdk::agent::{Agent, AgentConfig, RelaySource};
-use skytale_sdk::net::{Relay, TokenError, TokenFn, TokenProvider, TokenSubject};
+use skytale_sdk::{Agent, AgentConfig, Relay, RelaySource, TokenError, TokenFn, TokenSource, TokenSubject};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -47,7 +46,7 @@ pub(crate) struct Directory {
     pub(crate) away: AtomicBool,
     /// It takes every question and answers none.
     pub(crate) hangs: AtomicBool,
-    pub(crate) regions: Mutex<Vec<Option<u8>>>,
+    pub(crate) regions: Mutex<Vec<Option<Region>>>,
     pub(crate) life_s: Mutex<u64>,
 }
 
@@ -57,7 +56,7 @@ impl Directory {
     }
 
     /// For an agent for which the one at `first` is the nearest.
-    fn provider(self: &Arc<Self>, first: usize) -> Arc<dyn TokenProvider> {
+    fn provider(self: &Arc<Self>, first: usize) -> TokenSource {
         self.ordering(move |named| {
             if !named.is_empty() {
                 let first = first % named.len();
@@ -67,7 +66,7 @@ impl Directory {
     }
 
     /// For an agent that has an order of its own among relay nodes that are alike: with its number, all orders come in turn.
-    pub(crate) fn spread(self: &Arc<Self>, number: usize) -> Arc<dyn TokenProvider> {
+    pub(crate) fn spread(self: &Arc<Self>, number: usize) -> TokenSource {
         self.ordering(move |named| {
             let mut number = number;
             for place in 0..named.len() {
@@ -81,9 +80,9 @@ impl Directory {
     fn ordering(
         self: &Arc<Self>,
         order: impl Fn(&mut Vec<rest::Relay>) + Clone + Send + Sync + 'static,
-    ) -> Arc<dyn TokenProvider> {
+    ) -> TokenSource {
         let directory = Arc::clone(self);
-        Arc::new(TokenFn::new(move |subject: TokenSubject| {
+        TokenSource::new(TokenFn::new(move |subject: TokenSubject| {
             let (directory, order) = (Arc::clone(&directory), order.clone());
             async move {
                 if directory.away.load(Ordering::SeqCst) {
@@ -212,11 +211,7 @@ impl Node {
         let running = start(&config, &store, &jwks).await;
         // The port that was free stays this node's.
         config.listen = running.node.bound_addresses();
-        let relay = Relay {
-            endpoint: running.node.endpoint_id(),
-            addresses: running.node.bound_addresses(),
-            https_url: None,
-        };
+        let relay = Relay::new(running.node.endpoint_id(), running.node.bound_addresses());
         Self {
             config,
             store,

@@ -3,7 +3,7 @@
 use super::nodes::Fleet;
 use crate::agent::world::{channel_of, soon};
 use parking_lot::Mutex;
-use skytale_sdk::channel::Channel;
+use skytale_sdk::Channel;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;

@@ -6,7 +6,7 @@ use crate::agent::world::{channel_of, event, soon};
 use skytale_log_store::StoreError;
 use skytale_log_store::faulty::Way;
 use skytale_proto::Code;
-use skytale_sdk::event::Event;
+use skytale_sdk::Event;
 use std::time::Duration;
 
 /// Replay goes on, nothing is appended: as where the node's own way to the log is cut.

@@ -3,8 +3,7 @@
 use super::account::Account;
 use super::nodes::Fleet;
 use crate::agent::world::{channel_of, soon};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::event::Event;
+use skytale_sdk::{Agent, Event};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 

@@ -6,8 +6,7 @@ use crate::agent::world::{channel_of, event, soon};
 use skytale_log_store::StoreError;
 use skytale_log_store::faulty::Way;
 use skytale_proto::Code;
-use skytale_sdk::agent::Agent;
-use skytale_sdk::event::{Event, Events};
+use skytale_sdk::{Agent, Event, Events};
 use std::time::Duration;
 
 /// Longer than a sound node takes on a machine that is overloaded.

@@ -4,8 +4,9 @@ use super::peer::within;
 use data_encoding::HEXLOWER;
 use ed25519_dalek::{Signer, SigningKey, Verifier};
 use futures_util::future::BoxFuture;
-use skytale_proto::{AgentId, Code, EndpointId, rest};
-use skytale_sdk::net::{ApiClient, ApiKey, ProofSigner, TokenError, TokenProvider, TokenSubject};
+use skytale_proto::{AgentId, Code, EndpointId, Region, rest};
+use skytale_sdk::internals::net::ProofSigner;
+use skytale_sdk::{ApiClient, ApiKey, TokenError, TokenProvider, TokenSource, TokenSubject};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,12 +84,11 @@ impl ProofSigner for Identity {
 }
 
 fn subject(key: &SigningKey) -> TokenSubject {
-    TokenSubject {
-        agent: AgentId::from_bytes(key.verifying_key().to_bytes()),
-        endpoint: EndpointId::from_bytes([5; 32]),
-        region: None,
-        signer: Arc::new(Identity(key.clone())),
-    }
+    TokenSubject::new(
+        AgentId::from_bytes(key.verifying_key().to_bytes()),
+        EndpointId::from_bytes([5; 32]),
+        Arc::new(Identity(key.clone())),
+    )
 }
 
 fn client(base: &str) -> ApiClient {
@@ -123,9 +123,9 @@ async fn a_token_is_given_for_a_key_and_a_signed_nonce() {
         }),
     ])
     .await;
-    let provider: Arc<dyn TokenProvider> = Arc::new(client(&base));
+    let provider = TokenSource::new(client(&base));
     let mut subject = subject(&key);
-    subject.region = Some(3);
+    subject.region = Some(Region(3));
     let token = within(provider.token(&subject)).await.expect("a token");
     assert_eq!(token.expires_s(), 77);
     assert!(!format!("{token:?}").contains("a.b.c"));

@@ -8,8 +8,9 @@ use skytale_proto::session::{
     self, ControlEvent, ControlRequest, Hello, LENGTH_BYTES, Limits, Open, Started, control_event, open,
 };
 use skytale_proto::{AgentId, EndpointId, limits};
-use skytale_sdk::net::relay::{Endpoint, NetworkConfig, Relay, RelayError, Session};
-use skytale_sdk::net::{ProofSigner, Token, TokenError, TokenFn, TokenProvider, TokenSubject};
+use skytale_sdk::internals::net::ProofSigner;
+use skytale_sdk::internals::net::relay::{Endpoint, Session};
+use skytale_sdk::{NetworkConfig, Relay, RelayError, Token, TokenError, TokenFn, TokenSource, TokenSubject};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -106,11 +107,10 @@ impl Script {
             .bind()
             .await
             .expect("an endpoint");
-        let relay = Relay {
-            endpoint: EndpointId::from_bytes(*endpoint.id().as_bytes()),
-            addresses: endpoint.bound_sockets(),
-            https_url: None,
-        };
+        let relay = Relay::new(
+            EndpointId::from_bytes(*endpoint.id().as_bytes()),
+            endpoint.bound_sockets(),
+        );
         let accepting = endpoint.clone();
         let task = tokio::spawn(async move {
             let connection = accepting
@@ -166,14 +166,8 @@ pub(crate) async fn connect(relay: &Relay) -> Result<(Session, Endpoint), RelayE
 
 pub(crate) async fn connect_until(relay: &Relay, expires_s: u64) -> Result<(Session, Endpoint), RelayError> {
     let endpoint = endpoint().await;
-    let subject = TokenSubject {
-        agent: AgentId::from_bytes([7; 32]),
-        endpoint: endpoint.id(),
-        region: None,
-        signer: Arc::new(NoSigner),
-    };
-    let provider: Arc<dyn TokenProvider> =
-        Arc::new(TokenFn::new(|_| async { Ok(Token::new("second", now_s() + 600)) }));
+    let subject = TokenSubject::new(AgentId::from_bytes([7; 32]), endpoint.id(), Arc::new(NoSigner));
+    let provider = TokenSource::new(TokenFn::new(|_| async { Ok(Token::new("second", now_s() + 600)) }));
     let token = Token::new("first", expires_s);
     match within(Session::connect(&endpoint, relay, subject, token, provider)).await {
         Ok(session) => Ok((session, endpoint)),

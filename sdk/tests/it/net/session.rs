@@ -5,7 +5,7 @@ use skytale_proto::session::{
     Limits, Notice, Ping, Refusal, Started, TokenAccepted, control_event, control_request, notice,
 };
 use skytale_proto::{Code, limits};
-use skytale_sdk::net::relay::RelayError;
+use skytale_sdk::RelayError;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);

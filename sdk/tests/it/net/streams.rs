@@ -9,7 +9,8 @@ use skytale_proto::session::{
     subscribe_event,
 };
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, FrameId, Header, LogId, Offset, Record, limits, record};
-use skytale_sdk::net::relay::{Appender, KeyPackages, RelayError, Subscription, SubscriptionItem};
+use skytale_sdk::RelayError;
+use skytale_sdk::internals::net::relay::{Appender, KeyPackages, Subscription, SubscriptionItem};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;

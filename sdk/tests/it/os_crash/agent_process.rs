@@ -5,14 +5,11 @@ use super::write_back::WriteBack;
 use super::{random_ms, say};
 use crate::agent::world::{Mint, SEED, agent_config};
 use skytale_proto::{ChannelId, EndpointId};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::net::Relay;
-use skytale_sdk::vault::{VaultKey, restore};
+use skytale_sdk::{Agent, Relay, VaultKey, restore};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use zeroize::Zeroizing;
 
 /// The vault's file.
 const AGENT: &str = "SKYTALE_TEST_CRASH_AGENT";
@@ -51,7 +48,7 @@ pub(super) struct Told {
 }
 
 pub(super) fn vault_key() -> VaultKey {
-    VaultKey::Raw(Zeroizing::new([9; 32]))
+    VaultKey::raw([9; 32])
 }
 
 // ---- in the child
@@ -64,11 +61,10 @@ pub(super) fn child() {
     let told = Told {
         vault: vault.into(),
         channel: word(CHANNEL).parse().expect("a channel id"),
-        relay: Relay {
-            endpoint: endpoint.parse::<EndpointId>().expect("an endpoint id"),
-            addresses: vec![address.parse().expect("an address")],
-            https_url: None,
-        },
+        relay: Relay::new(
+            endpoint.parse::<EndpointId>().expect("an endpoint id"),
+            vec![address.parse().expect("an address")],
+        ),
         file: word(FILE).into(),
     };
     // The machine writes back what it likes from the beginning.

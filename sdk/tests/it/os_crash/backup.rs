@@ -5,8 +5,7 @@ use super::disk::Disk;
 use super::pair::{Pair, close};
 use super::{random_time, say};
 use skytale_proto::FrameId;
-use skytale_sdk::agent::Agent;
-use skytale_sdk::vault::restore;
+use skytale_sdk::{Agent, restore};
 use std::collections::BTreeSet;
 
 /// Backups whose time is taken.

@@ -5,7 +5,7 @@ use super::disk::Disk;
 use super::pair::{Pair, close};
 use super::{random_ms, random_time, say};
 use skytale_proto::FrameId;
-use skytale_sdk::agent::Agent;
+use skytale_sdk::Agent;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 

@@ -5,12 +5,8 @@ use super::payload::Head;
 use parking_lot::Mutex;
 use skytale_history::Fault;
 use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
-use skytale_sdk::agent::{Agent, AgentConfig, AgentError};
-use skytale_sdk::channel::Channel;
-use skytale_sdk::engine::Message;
-use skytale_sdk::vault::VaultKey;
+use skytale_sdk::{Agent, AgentConfig, AgentError, Channel, Message, VaultKey};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Faults that are kept in words.
@@ -249,8 +245,8 @@ async fn history(channel: &Channel) -> Result<Vec<Message>, AgentError> {
 /// Opens an agent's vault, or makes it.
 pub(super) async fn open(stage: &Stage, agent: u32) -> Result<Agent, AgentError> {
     let vault = stage.vault(agent);
-    let key = VaultKey::File(vault.with_extension("key"));
-    let mut config = AgentConfig::new(vault, key, Arc::new(stage.config.api.clone())).with_sharing(false);
+    let key = VaultKey::file(vault.with_extension("key"));
+    let mut config = AgentConfig::new(vault, key, stage.config.api.clone()).with_sharing(false);
     config.network = stage.config.network.clone();
     Agent::open(config).await
 }

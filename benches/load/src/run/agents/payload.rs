@@ -21,7 +21,7 @@ impl Head {
     /// A payload whose ciphertext is about as long as a captured body.
     pub(super) fn payload(self, body_bytes: u32, bodies: &Bodies) -> Bytes {
         let length = body_bytes.saturating_sub(SEALED_BYTES) as usize;
-        let length = length.clamp(HEAD_BYTES, skytale_sdk::engine::PAYLOAD_BYTES_MAX);
+        let length = length.clamp(HEAD_BYTES, skytale_sdk::PAYLOAD_BYTES_MAX);
         let mut payload = Vec::with_capacity(length);
         payload.extend_from_slice(
             &u64::try_from(self.planned.as_micros())

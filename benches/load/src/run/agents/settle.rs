@@ -3,8 +3,7 @@
 use super::Stage;
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use skytale_proto::{AgentId, ChannelId, Code, FrameId, Offset};
-use skytale_sdk::agent::{Agent, AgentError};
-use skytale_sdk::channel::{Delivered, Sent};
+use skytale_sdk::{Agent, AgentError, Delivered, Sent};
 use std::sync::Arc;
 use std::time::Duration;
 

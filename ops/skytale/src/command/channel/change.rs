@@ -1,13 +1,12 @@
 //! `skytale channel add`, `remove`, `leave`, `rotate`: changes to the group.
 
-use super::{Agents, One, Session, list};
+use super::{Agents, One, Session};
 use crate::agent::{Mode, failed, with_agent};
 use crate::names::Names;
 use crate::output::{Failure, Human, Outcome, Style, printable};
 use serde::Serialize;
 use skytale_proto::{AgentId, ChannelId, Code, Offset};
-use skytale_sdk::agent::{Agent, AgentError};
-use skytale_sdk::channel::{Channel, Delivered, Sent};
+use skytale_sdk::{Agent, AgentError, Channel, Delivered, Sent};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -235,7 +234,7 @@ pub(super) async fn settle(
         needed: delivered != Delivered::Unneeded,
         offset: delivered.offset(),
         epoch: info.epoch,
-        state: list::name(info.state),
+        state: info.state.name(),
         refused: Vec::new(),
         deferred: Vec::new(),
         names: BTreeMap::new(),
@@ -280,7 +279,7 @@ impl Changed {
             needed: true,
             offset: None,
             epoch: info.epoch,
-            state: list::name(info.state),
+            state: info.state.name(),
             refused: Vec::new(),
             deferred: Vec::new(),
             names: BTreeMap::new(),

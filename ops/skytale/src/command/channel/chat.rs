@@ -7,8 +7,7 @@ use crate::agent::AgentArgs;
 use crate::names::Names;
 use crate::output::{Outcome, printable};
 use skytale_proto::ChannelId;
-use skytale_sdk::channel::Delivered;
-use skytale_sdk::engine::{Message, PAYLOAD_BYTES_MAX};
+use skytale_sdk::{Delivered, Message, PAYLOAD_BYTES_MAX};
 use std::io::{IsTerminal as _, stdin};
 
 #[derive(Debug, clap::Args)]

@@ -6,13 +6,11 @@ use crate::agent::{AgentArgs, Mode, failed, with_agent};
 use crate::client;
 use crate::command::likeness::normal;
 use crate::output::{Failure, Human, Outcome, Style};
-use reqwest::Method;
 use serde::Serialize;
 use skytale_proto::rest::{self, ChannelName, NameChannel, Relays};
 use skytale_proto::{ChannelId, Code, Policy, Region};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::channel::Channel;
-use skytale_sdk::engine::ChannelState;
+use skytale_sdk::internals::net::Method;
+use skytale_sdk::{Agent, Channel, ChannelState};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
@@ -134,7 +132,7 @@ async fn in_the_log(agent: &Agent, session: &Session, channel: &Channel, args: &
 async fn is_free(session: &Session, name: &ChannelName) -> Outcome {
     let client = client::account(&session.loaded)?;
     let path = format!("/v1/channels/{name}");
-    match client.call::<(), rest::Channel>(Method::GET, &path, None).await {
+    match client.call::<(), rest::Channel>(Method::Get, &path, None).await {
         Ok(channel) => Err(Failure::new(
             Code::Conflict,
             format!("the account has a channel `{name}`: {}", channel.channel),
@@ -152,7 +150,7 @@ async fn give_name(session: &Session, name: &ChannelName, channel: ChannelId) ->
     };
     let client = client::account(&session.loaded)?;
     let _: rest::Channel = client
-        .call(Method::POST, "/v1/channels", Some(&request))
+        .call(Method::Post, "/v1/channels", Some(&request))
         .await
         .map_err(client::failed(&session.loaded))?;
     Ok(())
@@ -196,7 +194,7 @@ async fn refused(session: &Session, home: Region, code: Code) -> Failure {
 /// The regions of the relay nodes that there are, in words; `None` where nobody says.
 async fn regions(session: &Session) -> Option<Vec<String>> {
     let client = client::account(&session.loaded).ok()?;
-    let listed: Relays = client.call(Method::GET, "/v1/relays", None::<&()>).await.ok()?;
+    let listed: Relays = client.call(Method::Get, "/v1/relays", None::<&()>).await.ok()?;
     let regions: BTreeSet<u8> = listed.relays.iter().map(|relay| relay.region).collect();
     (!regions.is_empty()).then(|| regions.iter().map(|region| format!("region {region}")).collect())
 }

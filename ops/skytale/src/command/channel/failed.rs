@@ -7,8 +7,7 @@ use crate::output::{Failure, Human, Outcome, Style, table};
 use crate::time::utc;
 use serde::Serialize;
 use skytale_proto::{ChannelId, Code, FrameId};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::engine::FailedSend;
+use skytale_sdk::{Agent, FailedSend};
 use std::fmt;
 
 /// A send that has failed.

@@ -1,11 +1,11 @@
 //! `skytale channel forget`.
 
-use super::{Reference, Session, list};
+use super::{Reference, Session};
 use crate::agent::{AgentArgs, Mode, failed, with_agent};
 use crate::output::{Failure, Human, Outcome, Style, printable};
 use serde::Serialize;
 use skytale_proto::{ChannelId, Code};
-use skytale_sdk::engine::ChannelState;
+use skytale_sdk::ChannelState;
 use std::fmt;
 
 #[derive(Debug, clap::Args)]
@@ -34,7 +34,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
         if is_stillborn {
             channel.leave().await.map_err(failed(what))?;
         } else if info.state != ChannelState::Left {
-            let state = list::name(info.state);
+            let state = info.state.name();
             return Err(
                 Failure::new(Code::NotLeft, format!("channel {} is {state}", channel.id()))
                     .help(format!("Leave it first: `skytale channel leave {}`.", channel.id())),

@@ -1,6 +1,6 @@
 //! Standard input as lines, beside what else a command does.
 
-use skytale_sdk::engine::PAYLOAD_BYTES_MAX;
+use skytale_sdk::PAYLOAD_BYTES_MAX;
 use std::io::{self, BufRead};
 use tokio::sync::mpsc;
 

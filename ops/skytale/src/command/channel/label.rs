@@ -39,7 +39,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
     session.output.give(&labelled.await?)
 }
 
-fn is_shared(info: &skytale_sdk::engine::ChannelInfo, channel: ChannelId, label: &str) -> bool {
+fn is_shared(info: &skytale_sdk::ChannelInfo, channel: ChannelId, label: &str) -> bool {
     info.id != channel && !label.is_empty() && info.label == label
 }
 

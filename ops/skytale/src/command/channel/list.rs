@@ -8,7 +8,7 @@ use crate::output::{Human, Outcome, Style, table};
 use serde::Serialize;
 use skytale_proto::rest::ChannelName;
 use skytale_proto::{ChannelId, Offset};
-use skytale_sdk::engine::{ChannelInfo, ChannelState, Problem, Standing};
+use skytale_sdk::{ChannelInfo, ChannelState, Problem};
 use std::fmt;
 
 #[derive(Debug, clap::Args)]
@@ -91,8 +91,8 @@ impl Row {
             channel: info.id,
             label: info.label,
             name: names.get(&info.id).cloned(),
-            state: name(info.state),
-            standing: standing(info.standing),
+            state: info.state.name(),
+            standing: info.standing.name(),
             diverged: problems.iter().any(Problem::is_divergence),
             problems: problems.iter().filter(is_shown).count(),
             cursor: info.cursor,
@@ -104,7 +104,7 @@ impl Row {
     }
 
     fn is_left(&self) -> bool {
-        self.state == name(ChannelState::Left)
+        self.state == ChannelState::Left.name()
     }
 
     /// Returns the state that a person must know first.
@@ -115,26 +115,6 @@ impl Row {
             "current" => self.state,
             standing => standing,
         }
-    }
-}
-
-/// A channel's standing with its group, as it is shown. Stable.
-const fn standing(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Current => "current",
-        Standing::Renewing => "renewing",
-        Standing::OutOfSync => "out-of-sync",
-        Standing::Superseded => "superseded",
-    }
-}
-
-/// A state, as it is shown. Stable.
-pub(super) const fn name(state: ChannelState) -> &'static str {
-    match state {
-        ChannelState::Creating => "creating",
-        ChannelState::Active => "active",
-        ChannelState::Leaving => "leaving",
-        ChannelState::Left => "left",
     }
 }
 

@@ -6,7 +6,7 @@ use crate::time::utc;
 use data_encoding::BASE64;
 use serde::Serialize;
 use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
-use skytale_sdk::engine::Message;
+use skytale_sdk::Message;
 use std::fmt;
 
 /// One line. Exactly one of `text` and `base64` is there.
@@ -82,19 +82,12 @@ pub(super) fn show(output: &Output, channel: ChannelId, message: &Message, names
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skytale_sdk::engine::Properties;
 
     fn message(payload: &'static [u8]) -> Message {
-        Message {
-            offset: Offset::new(7),
-            frame_id: FrameId::from_bytes([1; 16]),
-            author: AgentId::from_bytes([0xab; 32]),
-            sent_ms: 1,
-            time_ms: 2_000,
-            payload: payload.into(),
-            properties: Properties::default(),
-            own: false,
-        }
+        let (frame_id, author) = (FrameId::from_bytes([1; 16]), AgentId::from_bytes([0xab; 32]));
+        let mut message = Message::new(Offset::new(7), frame_id, author, payload);
+        (message.sent_ms, message.time_ms) = (1, 2_000);
+        message
     }
 
     fn line(payload: &'static [u8]) -> String {

@@ -3,10 +3,10 @@
 use crate::client;
 use crate::command::Session;
 use crate::output::Outcome;
-use reqwest::Method;
 use skytale_proto::ChannelId;
 use skytale_proto::rest::{ChannelName, Channels};
-use skytale_sdk::engine::ChannelInfo;
+use skytale_sdk::ChannelInfo;
+use skytale_sdk::internals::net::Method;
 use std::collections::HashMap;
 
 /// Pages of names that are asked for, at most.
@@ -38,7 +38,7 @@ async fn ask(session: &Session, channels: &[ChannelInfo]) -> Outcome<Names> {
     let mut path = "/v1/channels".to_owned();
     for _ in 0..PAGES_MAX {
         let page: Channels = client
-            .call(Method::GET, &path, None::<&()>)
+            .call(Method::Get, &path, None::<&()>)
             .await
             .map_err(client::failed(&session.loaded))?;
         for named in page.channels {

@@ -3,7 +3,7 @@
 use super::super::likeness::{looks_like, normal};
 use crate::output::{Failure, Outcome, printable};
 use skytale_proto::{ChannelId, Code};
-use skytale_sdk::engine::{ChannelInfo, ChannelState};
+use skytale_sdk::{ChannelInfo, ChannelState};
 
 /// A label as it is kept (NFC). Refused, unless `force` says otherwise, where another channel has it, an id of another one
 /// begins with it, or it looks like another one's. `own` is the channel that it is for.
@@ -39,23 +39,9 @@ pub(super) fn usable(label: &str, own: Option<ChannelId>, channels: &[ChannelInf
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skytale_proto::Offset;
-    use skytale_sdk::engine::Standing;
 
     fn channel(first: u8, label: &str, state: ChannelState) -> ChannelInfo {
-        ChannelInfo {
-            id: ChannelId::from_bytes([first; 16]),
-            label: label.into(),
-            state,
-            standing: Standing::Current,
-            cursor: Offset::ZERO,
-            handshake_head: Offset::ZERO,
-            epoch: 0,
-            unacked: 0,
-            outbox: 0,
-            failed: 0,
-            settlements: 0,
-        }
+        ChannelInfo::new(ChannelId::from_bytes([first; 16]), label, state)
     }
 
     #[test]

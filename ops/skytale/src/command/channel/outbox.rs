@@ -9,7 +9,7 @@ use crate::time::utc;
 use clap::Subcommand;
 use serde::Serialize;
 use skytale_proto::{AgentId, ChannelId, FrameId};
-use skytale_sdk::engine::{DeferredAdd, Queued, QueuedKind, Refusal};
+use skytale_sdk::{DeferredAdd, Queued, QueuedKind, Refusal};
 use std::fmt;
 
 #[derive(Debug, clap::Args)]

@@ -10,8 +10,7 @@ use crate::output::{Failure, Outcome};
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
-use skytale_sdk::channel::Delivered;
-use skytale_sdk::engine::Message;
+use skytale_sdk::{Delivered, Message};
 
 /// Shown by `skytale channel pipe --help`.
 pub(super) const SHAPES: &str = "\

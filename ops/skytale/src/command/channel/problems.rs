@@ -6,9 +6,7 @@ use crate::names::Names;
 use crate::output::{Failure, Human, Outcome, Output, Style, printable};
 use serde::Serialize;
 use skytale_proto::{AgentId, ChannelId, Code, FrameId, Offset};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::channel::Channel;
-use skytale_sdk::engine::Problem;
+use skytale_sdk::{Agent, Channel, Problem};
 use std::fmt;
 
 /// Lines of remarks, or of reasons, at once. The rest is counted.
@@ -255,23 +253,15 @@ mod tests {
     use super::*;
     use crate::output::Exit;
     use skytale_proto::Digest;
-    use skytale_sdk::engine::{Divergence, Lost, LostReason};
+    use skytale_sdk::{Divergence, Lost, LostReason};
 
     fn lost() -> Problem {
-        Problem::Lost(Lost {
-            first: Offset::new(5),
-            last: Offset::new(61),
-            reason: LostReason::Trimmed,
-        })
+        Problem::Lost(Lost::new(Offset::new(5), Offset::new(61), LostReason::Trimmed))
     }
 
     fn diverged() -> Problem {
-        Problem::Diverged(Divergence {
-            offset: Offset::new(7),
-            author: AgentId::from_bytes([0xab; 32]),
-            ours: None,
-            theirs: Some(Digest::from_bytes([0xcd; 32])),
-        })
+        let (author, theirs) = (AgentId::from_bytes([0xab; 32]), Digest::from_bytes([0xcd; 32]));
+        Problem::Diverged(Divergence::new(Offset::new(7), author, None, Some(theirs)))
     }
 
     fn judge(strict: bool, problems: &[Problem]) -> Outcome {

@@ -6,7 +6,7 @@ use crate::config::{History, age};
 use crate::output::{Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::{ChannelId, Offset};
-use skytale_sdk::engine::{Keep, Purged};
+use skytale_sdk::{Keep, Purged};
 use std::fmt;
 use std::str::FromStr;
 

@@ -7,8 +7,7 @@ use crate::agent::{AgentArgs, Mode, failed, with_agent};
 use crate::names::Names;
 use crate::output::{Failure, Outcome, Output};
 use skytale_proto::{Code, Offset};
-use skytale_sdk::channel::Channel;
-use skytale_sdk::engine::Message;
+use skytale_sdk::{Channel, Message};
 
 /// Messages read from the vault at once.
 const PAGE: u32 = 256;

@@ -5,12 +5,10 @@ use crate::client;
 use crate::command::Session;
 use crate::command::likeness::{nearest, normal};
 use crate::output::{Failure, Outcome, printable};
-use reqwest::Method;
 use skytale_proto::rest::{self, ChannelName};
 use skytale_proto::{ChannelId, Code};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::channel::Channel;
-use skytale_sdk::engine::{ChannelInfo, ChannelState};
+use skytale_sdk::internals::net::Method;
+use skytale_sdk::{Agent, Channel, ChannelInfo, ChannelState};
 use std::convert::Infallible;
 use std::str::FromStr;
 
@@ -97,7 +95,7 @@ impl Reference {
         };
         let client = client::account(&session.loaded)?;
         let path = format!("/v1/channels/{name}");
-        match client.call::<(), rest::Channel>(Method::GET, &path, None).await {
+        match client.call::<(), rest::Channel>(Method::Get, &path, None).await {
             Ok(channel) => Ok(channel.channel),
             Err(error) if error.code() == Code::NotFound => {
                 Err(self.unknown("neither this vault nor the account has a channel", channels))
@@ -140,23 +138,9 @@ pub(super) fn not_followed(name: &str, code: Code) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skytale_proto::Offset;
-    use skytale_sdk::engine::Standing;
 
     fn channel(first: u8, label: &str, state: ChannelState) -> ChannelInfo {
-        ChannelInfo {
-            id: ChannelId::from_bytes([first; 16]),
-            label: label.into(),
-            state,
-            standing: Standing::Current,
-            cursor: Offset::ZERO,
-            handshake_head: Offset::ZERO,
-            epoch: 0,
-            unacked: 0,
-            outbox: 0,
-            failed: 0,
-            settlements: 0,
-        }
+        ChannelInfo::new(ChannelId::from_bytes([first; 16]), label, state)
     }
 
     #[test]

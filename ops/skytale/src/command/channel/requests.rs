@@ -7,8 +7,7 @@ use crate::output::{Failure, Human, Outcome, Style, table};
 use crate::time::utc;
 use serde::Serialize;
 use skytale_proto::{AccountId, AgentId, ChannelId, Code};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::engine::JoinRequest;
+use skytale_sdk::{Agent, JoinRequest};
 use std::fmt;
 use tokio::time::timeout;
 
@@ -212,14 +211,7 @@ mod tests {
 
     #[test]
     fn a_request_is_meant_by_the_beginning_of_its_channels_id() {
-        let request = |first| JoinRequest {
-            channel: ChannelId::from_bytes([first; 16]),
-            offset: Offset::FIRST,
-            by: None,
-            account: None,
-            members: None,
-            since_ms: 0,
-        };
+        let request = |first| JoinRequest::new(ChannelId::from_bytes([first; 16]), Offset::FIRST);
         let requests = [request(0xab), request(0xac)];
         assert_eq!(meant("ABAB", &requests).expect("one"), requests[0]);
         assert_eq!(

@@ -7,7 +7,7 @@ use crate::names::Names;
 use crate::output::{Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::{AgentId, ChannelId, Holders, Policy, Right};
-use skytale_sdk::channel::Channel;
+use skytale_sdk::Channel;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;

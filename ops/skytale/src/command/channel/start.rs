@@ -4,8 +4,7 @@ use crate::agent::failed;
 use crate::config::age;
 use crate::output::Outcome;
 use skytale_proto::Offset;
-use skytale_sdk::channel::Channel;
-use skytale_sdk::engine::Keep;
+use skytale_sdk::{Channel, Keep};
 use std::time::Duration;
 
 /// Options that say where to begin.

@@ -7,10 +7,7 @@ use crate::agent::{AgentArgs, Mode, failed, wait_online, with_agent};
 use crate::names::{Book, Names};
 use crate::output::{Failure, Outcome, Output, printable};
 use skytale_proto::{ChannelId, Code, Offset};
-use skytale_sdk::agent::{Agent, AgentError};
-use skytale_sdk::channel::Channel;
-use skytale_sdk::engine::{Lost, Message, Problem};
-use skytale_sdk::event::Event;
+use skytale_sdk::{Agent, AgentError, Channel, Event, Lost, Message, Problem};
 
 /// Messages read from the vault at once.
 const PAGE: u32 = 256;
@@ -205,12 +202,7 @@ fn tell(output: &Output, watched: ChannelId, event: &Event, names: &Names) {
             first,
             last,
             reason,
-        } if *channel == watched => Problem::Lost(Lost {
-            first: *first,
-            last: *last,
-            reason: *reason,
-        })
-        .describe(),
+        } if *channel == watched => Problem::Lost(Lost::new(*first, *last, *reason)).describe(),
         Event::OutOfSync { channel, since, reason } if *channel == watched => format!(
             "out of sync with the group since entry {since}: {reason}; it has asked to be added again, what is sent waits"
         ),

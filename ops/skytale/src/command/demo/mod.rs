@@ -12,7 +12,7 @@ use skytale_proto::Code;
 use std::path::{Path, PathBuf};
 
 /// The largest payload, in bytes.
-const PAYLOAD_BYTES_MAX: u64 = skytale_sdk::engine::PAYLOAD_BYTES_MAX as u64;
+const PAYLOAD_BYTES_MAX: u64 = skytale_sdk::PAYLOAD_BYTES_MAX as u64;
 
 /// Starts a node in a temporary folder, lets two of three agents exchange messages while the third is away, kills the
 /// relay node in the middle of it, brings the third agent back, and compares what everyone has.

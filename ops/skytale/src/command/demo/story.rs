@@ -9,9 +9,7 @@ use crate::local::LocalApi;
 use crate::output::{Context as _, Failure, Outcome, Progress};
 use crate::stage::{Actor, Ledger, PATIENCE, RelayProcess, Timeline, settings};
 use skytale_proto::{AgentId, ChannelId, Code, Offset, Policy};
-use skytale_sdk::channel::{Channel, Sent};
-use skytale_sdk::net::ApiClient;
-use skytale_sdk::net::relay::NetworkConfig;
+use skytale_sdk::{ApiClient, Channel, NetworkConfig, Sent};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -119,10 +117,7 @@ async fn gather(
     timeline: Timeline,
     relay: RelayProcess,
 ) -> Outcome<(Stage, Actor)> {
-    let network = || NetworkConfig {
-        transport: args.transport.into(),
-        ..NetworkConfig::default()
-    };
+    let network = || NetworkConfig::default().with_transport(args.transport.into());
     let mut senders = Vec::new();
     for name in SENDERS.iter().take(usize::try_from(args.senders).unwrap_or(1)) {
         senders.push(Actor::enter(dir, name, client, None, network()).await?);

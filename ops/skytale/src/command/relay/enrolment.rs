@@ -4,10 +4,10 @@ use super::Session;
 use crate::client;
 use crate::output::{Human, Outcome, Style, table};
 use crate::time::utc;
-use reqwest::Method;
 use serde::Serialize;
 use skytale_proto::rest::{CreateEnrolment, CreatedEnrolment, Enrolment, Enrolments};
 use skytale_proto::{EndpointId, EnrolmentId};
+use skytale_sdk::internals::net::Method;
 use std::fmt;
 
 /// Pages that are read, at most.
@@ -35,7 +35,7 @@ pub(crate) async fn enrol(args: Enrol, session: &Session) -> Outcome {
         endpoint: args.endpoint,
     };
     let created: CreatedEnrolment = client
-        .call(Method::POST, "/v1/enrolments", Some(&request))
+        .call(Method::Post, "/v1/enrolments", Some(&request))
         .await
         .map_err(client::failed(&session.loaded))?;
     session.output.give(&Created { created: &created })
@@ -47,7 +47,7 @@ pub(crate) async fn list(session: &Session) -> Outcome {
     let mut path = "/v1/enrolments".to_owned();
     for _ in 0..PAGES_MAX {
         let page: Enrolments = client
-            .call(Method::GET, &path, None::<&()>)
+            .call(Method::Get, &path, None::<&()>)
             .await
             .map_err(client::failed(&session.loaded))?;
         enrolments.extend(page.enrolments);
@@ -63,7 +63,7 @@ pub(crate) async fn revoke(args: Revoke, session: &Session) -> Outcome {
     let client = client::operator(&session.loaded)?;
     let path = format!("/v1/enrolments/{}", args.id);
     let () = client
-        .call(Method::DELETE, &path, None::<&()>)
+        .call(Method::Delete, &path, None::<&()>)
         .await
         .map_err(client::failed(&session.loaded))?;
     session.output.give(&Revoked { revoked: args.id })

@@ -4,9 +4,9 @@ use super::Session;
 use crate::client;
 use crate::output::{Human, Outcome, Style, table};
 use crate::time::utc;
-use reqwest::Method;
 use serde::Serialize;
 use skytale_proto::rest::{Fleet, FleetRelay, RelayState};
+use skytale_sdk::internals::net::Method;
 use std::fmt;
 
 /// Pages that are read, at most.
@@ -18,7 +18,7 @@ pub(crate) async fn run(session: &Session) -> Outcome {
     let mut path = "/v1/fleet".to_owned();
     for _ in 0..PAGES_MAX {
         let page: Fleet = client
-            .call(Method::GET, &path, None::<&()>)
+            .call(Method::Get, &path, None::<&()>)
             .await
             .map_err(client::failed(&session.loaded))?;
         relays.extend(page.relays);

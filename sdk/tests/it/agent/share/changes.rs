@@ -3,10 +3,7 @@
 use super::super::world::{World, channel_of, event, soon};
 use super::attach;
 use skytale_proto::{AgentId, Code, Offset};
-use skytale_sdk::agent::{Agent, AgentError};
-use skytale_sdk::engine::Outgoing;
-use skytale_sdk::event::Event;
-use skytale_sdk::vault::restore;
+use skytale_sdk::{Agent, AgentError, Event, Outgoing, restore};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

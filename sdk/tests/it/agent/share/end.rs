@@ -3,7 +3,7 @@
 use super::super::world::{World, channel_of, numbered, soon};
 use super::{attach, open_or_attach, socket};
 use skytale_proto::{AgentId, Code, Offset};
-use skytale_sdk::agent::{Agent, AgentError};
+use skytale_sdk::{Agent, AgentError};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use super::super::world::{World, soon};
 use super::{attach, open_or_attach, socket};
 use skytale_proto::Code;
-use skytale_sdk::agent::Agent;
+use skytale_sdk::Agent;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;

@@ -11,7 +11,8 @@ use prost::Message as _;
 use skytale_log_store::AppendError;
 use skytale_proto::wire::{Bundle, RejoinRequest};
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, Header, Offset};
-use skytale_sdk::engine::{ChannelState, Event, LogStatus, Outcome, Standing};
+use skytale_sdk::internals::engine::{LogStatus, Outcome};
+use skytale_sdk::{ChannelState, Event, Standing};
 
 const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 

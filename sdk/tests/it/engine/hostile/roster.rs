@@ -1,11 +1,11 @@
 //! Headers that make the log's roster another one than the group, and members that do what the policy keeps for admins.
 
-use super::super::relay::{Agent, Relay, assert_agree, governed_channel_of, settle};
+use super::super::relay::{Agent, Relay, assert_agree, changed, governed_channel_of, settle};
 use super::{Rogue, assert_contained, commit};
 use ed25519_dalek::SigningKey;
 use skytale_log_store::AppendError;
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, FrameId, Header, Offset, Policy};
-use skytale_sdk::engine::{EngineConfig, Event, PolicyChange, Standing};
+use skytale_sdk::{Event, PolicyChange, Standing};
 
 fn ghost() -> AgentId {
     AgentId::from_bytes(SigningKey::from_bytes(&[99; 32]).verifying_key().to_bytes())
@@ -140,10 +140,9 @@ fn a_ghost_is_struck_with_the_liar_and_what_it_did_is_void() {
 #[test]
 fn a_member_removes_a_ghost_by_hand() {
     let relay = Relay::new();
-    let by_hand = EngineConfig {
-        correct_rosters: false,
-        ..EngineConfig::default()
-    };
+    let by_hand = changed(|config| {
+        config.correct_rosters = false;
+    });
     let (mut a, mut b) = (Agent::with(by_hand.clone()), Agent::with(by_hand));
     let channel = governed_channel_of(&relay, &mut [&mut a, &mut b]);
     let mut rogue = Rogue::within(&relay, channel, &mut [&mut a, &mut b]);
@@ -275,10 +274,7 @@ fn a_policy_that_an_admin_lied_about_is_put_right() {
     let channel = governed_channel_of(&relay, &mut [&mut a, &mut b]);
     let mut rogue = Rogue::within(&relay, channel, &mut [&mut a, &mut b]);
     // The rogue cannot follow the group further, and need not: its header is all that counts.
-    let change = PolicyChange {
-        promote: vec![rogue.id()],
-        ..PolicyChange::default()
-    };
+    let change = PolicyChange::promote(&[rogue.id()]);
     a.engine().change_policy(channel, &change).expect("queued");
     settle(&relay, channel, &mut [&mut a, &mut b]);
     rogue.head = relay.folded(channel).handshake_head();

@@ -4,8 +4,7 @@ use super::super::replicas::Replicas;
 use super::room::{Room, is_reboot, name};
 use crate::agent::world::{event, soon};
 use skytale_proto::{Kind, Offset};
-use skytale_sdk::engine::Standing;
-use skytale_sdk::event::{Event, Events};
+use skytale_sdk::{Event, Events, Standing};
 use std::path::PathBuf;
 
 /// How a vault got to be an older one.

@@ -2,7 +2,7 @@
 
 use super::room::{Room, adds};
 use skytale_proto::Kind;
-use skytale_sdk::engine::{LostReason, Standing};
+use skytale_sdk::{LostReason, Standing};
 use std::collections::BTreeSet;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use super::room::{Room, adds};
 use crate::agent::world::soon;
 use skytale_proto::{Code, Kind, Offset};
-use skytale_sdk::engine::Standing;
+use skytale_sdk::Standing;
 
 /// Which comes first into the log.
 #[derive(Clone, Copy, Debug)]

@@ -7,9 +7,7 @@ use prost::Message as _;
 use skytale_log_store::faulty::Way;
 use skytale_proto::wire::Bundle;
 use skytale_proto::{ChannelId, Detail, Frame, FrameId, Kind, Offset};
-use skytale_sdk::agent::Agent;
-use skytale_sdk::channel::Channel;
-use skytale_sdk::engine::{ChannelState, Lost, Standing};
+use skytale_sdk::{Agent, Channel, ChannelState, Lost, Standing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use crate::output::{Context as _, Failure, Outcome};
 use crate::stage::{RelayProcess, settings};
 use serde_json::Value;
 use skytale_proto::Code;
-use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
+use skytale_sdk::{ApiClient, ApiError, ApiKey};
 use skytale_workload::plan::Plan;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -6,14 +6,8 @@ use crate::output::{Failure, Outcome};
 use crate::stage::PATIENCE;
 use futures_util::FutureExt as _;
 use skytale_proto::{ChannelId, Code, Offset};
-use skytale_sdk::agent::{Agent, AgentConfig};
-use skytale_sdk::channel::Channel;
-use skytale_sdk::engine::Clock;
-use skytale_sdk::event::{Event, Events};
-use skytale_sdk::net::ApiClient;
-use skytale_sdk::vault::VaultKey;
+use skytale_sdk::{Agent, AgentConfig, ApiClient, Channel, Clock, Event, Events, VaultKey};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Maximum time for sent messages to go out when an agent goes away.
@@ -139,8 +133,8 @@ pub(super) async fn within<T>(never: impl FnOnce() -> String, work: impl Future<
 
 async fn open(dir: &Path, client: &ApiClient, ahead: Duration) -> Outcome<(Agent, Events)> {
     private_folder(dir)?;
-    let key = VaultKey::File(dir.join("vault.key"));
-    let mut config = AgentConfig::new(dir.join("vault"), key, Arc::new(client.clone()));
+    let key = VaultKey::file(dir.join("vault.key"));
+    let mut config = AgentConfig::new(dir.join("vault"), key, client.clone());
     // Its history is read, and nothing is acknowledged.
     config.driver.inbox_messages_max = u64::MAX;
     config.engine.clock = Clock::new(move || {

@@ -16,7 +16,7 @@ use crate::stage::{Actor, Ledger, PATIENCE, Timeline};
 use skytale_history::{check, write_line};
 use skytale_log_store::fleet::Shards;
 use skytale_proto::{AgentId, ChannelId, Code, Offset, Region};
-use skytale_sdk::net::relay::NetworkConfig;
+use skytale_sdk::NetworkConfig;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;

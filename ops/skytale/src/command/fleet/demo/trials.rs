@@ -6,8 +6,7 @@ use crate::fleet::{Machine, set_read_only};
 use crate::output::{Failure, Outcome};
 use crate::stage::{Actor, PATIENCE, WrongClock};
 use skytale_proto::Code;
-use skytale_sdk::net::ApiClient;
-use skytale_sdk::net::relay::NetworkConfig;
+use skytale_sdk::{ApiClient, NetworkConfig};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
