@@ -340,7 +340,7 @@ class Agent:
 
     def messages(self, *channels: Channel, timeout: float | None = None) -> Iterator[Received]:
         """Messages of several channels, or of all; ends after ``timeout`` seconds without one."""
-        each = [channel._channel for channel in channels]
+        each = [channel._channel for channel in channels]  # pyright: ignore[reportPrivateUsage]
         return _each(self._agent.messages(*each), timeout)
 
     def on(self, kind: type[_E], handler: Callable[[_E], object]) -> None:
