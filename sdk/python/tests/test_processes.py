@@ -231,3 +231,72 @@ def test_a_node_that_is_away_is_no_error(tmp_path: Path) -> None:
     offline = python(node, tmp_path, OFFLINE)
     out, errors = offline.communicate()
     assert (offline.returncode, out) == (0, "1\n"), errors
+
+
+THREADS = """
+import asyncio, collections, os, sys, skytale
+def threads():
+    return collections.Counter(open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task"))
+async def main():
+    begun = threads()["skytale"]
+    agents = [await skytale.Agent.from_env(f"{n}.vault") for n in range(10)]
+    for agent in agents:
+        await agent.caught_up()
+    # Those that open vaults and look up names, which block, end when they have nothing to do.
+    for _ in range(120):
+        if (now := threads())["skytale"] <= begun:
+            break
+        await asyncio.sleep(0.5)
+    print(len({agent.id for agent in agents}), begun, now["skytale"])
+    for agent in agents:
+        await agent.close()
+asyncio.run(main())
+"""
+
+
+def test_ten_agents_share_one_runtime(node: Node, tmp_path: Path) -> None:
+    process = python(node, tmp_path, THREADS)
+    out, errors = process.communicate()
+    agents, before, after = map(int, out.split())
+    assert process.returncode == 0 and agents == 10, errors
+    assert 1 <= after <= before <= 4
+
+
+# One agent that does not acknowledge: how many messages it was given when nothing more comes.
+PAUSES = """
+import asyncio, skytale
+async def main():
+    async with skytale.Agent.from_env("a.vault") as alice, skytale.Agent.from_env("b.vault") as bob:
+        await bob.caught_up()
+        tasks = await alice.ensure_channel("tasks")
+        await (await tasks.add([bob.id])).delivered()
+        theirs = await bob.join("tasks")
+        await bob.disconnect()
+        for n in range(12_600):
+            await tasks.send(str(n))
+        await alice.flushed()
+        await bob.connect()
+        messages, seen = theirs.messages(), []
+        while len(seen) < 10_000:
+            seen.append(await anext(messages))
+        # What is read at once may go past the bound; what comes after it waits.
+        while True:
+            try:
+                seen.append(await asyncio.wait_for(anext(messages), 3))
+            except (TimeoutError, asyncio.TimeoutError):
+                break
+        paused = (await theirs.info()).unacked
+        await seen[5_999].ack()
+        while len(seen) < 12_600:
+            seen.append(await anext(messages))
+        print(paused, [message.text() for message in seen] == [str(n) for n in range(12_600)])
+asyncio.run(main())
+"""
+
+
+def test_a_channel_pauses_with_10_000_messages_that_were_not_acknowledged(node: Node, tmp_path: Path) -> None:
+    process = python(node, tmp_path, PAUSES)
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    paused, in_order = out.split()
+    assert 10_000 <= int(paused) < 12_600 and in_order == "True"
