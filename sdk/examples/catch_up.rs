@@ -1,5 +1,6 @@
-//! Reads and acknowledges what an agent missed: `catch_up VAULT CHANNEL-LABEL MESSAGES`. Prints the seconds from opening the vault to
-//! the last acknowledgement. What sdk/python/benches/figures.py compares Python with.
+//! Reads and acknowledges what an agent missed: `catch_up VAULT CHANNEL-LABEL MESSAGES EVERY`, where every EVERY-th message is acknowledged,
+//! with those before it. Prints the seconds from opening the vault to the last acknowledgement. sdk/python/benches/figures.py
+//! compares Python with it.
 #![allow(clippy::print_stdout)]
 
 use skytale_sdk::agent::Agent;
@@ -11,16 +12,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let vault = arguments.next().ok_or("which vault?")?;
     let label = arguments.next().ok_or("which channel?")?;
     let count: u64 = arguments.next().ok_or("how many messages?")?.parse()?;
+    let every: u64 = arguments.next().ok_or("which messages are acknowledged?")?.parse()?;
 
     let begun = Instant::now();
     let agent = Agent::from_env(&vault).await?;
     agent.connect().await?;
     let mut messages = agent.join(&label).await?.messages();
     let mut bytes = 0;
-    for _ in 0..count {
+    for read in 1..=count {
         let message = messages.next().await?;
         bytes += message.payload.len();
-        message.ack().await?;
+        if read % every == 0 || read == count {
+            message.ack().await?;
+        }
     }
     let seconds = begun.elapsed().as_secs_f64();
     agent.close(Duration::from_secs(5)).await;

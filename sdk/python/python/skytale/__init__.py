@@ -367,7 +367,7 @@ class Channel:
         """Messages of other agents that were not acknowledged, oldest first, then new ones as they come.
 
         Ends when this agent is in the channel no longer, or when ``until`` is set. With 10,000 messages that were not
-        acknowledged the channel pauses until half of them are.
+        acknowledged (``unacknowledged_max``) the channel pauses, until fewer than half as many are left.
         """
         return Messages(self._native.messages(), until)
 
@@ -480,6 +480,7 @@ class Agent:
         passphrase: str | None = None,
         key_file: str | os.PathLike[str] | None = None,
         region: int | None = None,
+        unacknowledged_max: int | None = None,
         connect: bool = True,
     ) -> _Opening:
         """Opens a vault, or makes one with a new identity. Where another process of this user has it open, works through that one.
@@ -493,6 +494,7 @@ class Agent:
             passphrase: What opens the vault. Without, the key is in ``key_file``, or in ``<vault>.key``, which is made.
             key_file: A file that holds the vault's key.
             region: The region of the fleet that this agent is in or nearest to.
+            unacknowledged_max: How many messages that were not acknowledged pause a channel, 10,000 by default.
             connect: Whether to connect at once. Raises ``Unauthorized`` where the key is not taken; without a network the agent
                 goes on offline and connects by itself later.
         """
@@ -503,6 +505,7 @@ class Agent:
             "passphrase": passphrase,
             "key_file": None if key_file is None else os.fspath(key_file),
             "region": region,
+            "unacknowledged_max": unacknowledged_max,
         }
         return _Opening(arguments, connect)
 

@@ -14,6 +14,7 @@ def open(
     passphrase: str | None = None,
     key_file: str | PathLike[str] | None = None,
     region: int | None = None,
+    unacknowledged_max: int | None = None,
 ) -> Awaitable[Agent]: ...
 
 def end() -> None: ...

@@ -261,6 +261,7 @@ class Agent:
         passphrase: str | None = None,
         key_file: str | os.PathLike[str] | None = None,
         region: int | None = None,
+        unacknowledged_max: int | None = None,
         connect: bool = True,
     ) -> Agent:
         """Opens a vault, or makes one: see ``skytale.Agent.open``."""
@@ -271,6 +272,7 @@ class Agent:
             passphrase=passphrase,
             key_file=key_file,
             region=region,
+            unacknowledged_max=unacknowledged_max,
             connect=connect,
         )
         return cls(_loop.run(_opened(opening)))
