@@ -171,6 +171,8 @@ async def test_messages_end_when_told_and_when_removed(agent) -> None:
     await ours.send("last")
     await ours.remove([bob.id])
     assert [message.text() async for message in theirs.messages()] == ["last"]
+    # The end that is read with messages before it comes after them.
+    assert [message.text() async for message in bob.messages(theirs)] == ["last"]
     with pytest.raises(skytale.ChannelLeft):
         await theirs.send("too late")
 

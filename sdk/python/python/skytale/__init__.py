@@ -29,6 +29,7 @@ import inspect
 import json as _json
 import os
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -277,10 +278,12 @@ def _info(value: dict[str, Any]) -> ChannelInfo:
 class Messages:
     """Messages as they come, for ``async for``. A wait that is cancelled loses nothing: the next one goes on where it was."""
 
-    __slots__ = ("_native", "_until", "_waits")
+    __slots__ = ("_native", "_read", "_until", "_waits")
 
     def __init__(self, native: _skytale.Messages, until: asyncio.Event | None) -> None:
         self._native = native
+        # The native half gives several at once.
+        self._read: deque[_skytale.Message] = deque()
         self._until = until
         self._waits = False
 
@@ -290,24 +293,26 @@ class Messages:
     async def __anext__(self) -> Received:
         if self._waits:
             raise RuntimeError("another task waits for the next message already: give each its own `messages()`")
-        self._waits = True
-        try:
-            message = await self._next()
-        except ChannelLeft:
-            message = None
-        finally:
-            self._waits = False
-        if message is None:
+        if self._until is not None and self._until.is_set():
             raise StopAsyncIteration
-        # It is here: nothing is awaited between this and the caller.
-        self._native.taken()
-        return Received(message)
+        if not self._read:
+            self._waits = True
+            try:
+                messages = await self._next()
+            except ChannelLeft:
+                messages = None
+            finally:
+                self._waits = False
+            if messages is None:
+                raise StopAsyncIteration
+            # They are here: nothing is awaited between this and the caller.
+            self._native.taken()
+            self._read.extend(messages)
+        return Received(self._read.popleft())
 
-    async def _next(self) -> _skytale.Message | None:
+    async def _next(self) -> list[_skytale.Message] | None:
         if self._until is None:
             return await self._native.next()
-        if self._until.is_set():
-            return None
         coming = asyncio.ensure_future(self._native.next())
         stop = asyncio.ensure_future(self._until.wait())
         try:
