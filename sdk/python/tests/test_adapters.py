@@ -386,6 +386,8 @@ async def test_an_a2a_server_that_comes_back_answers_what_waited_and_that_alone(
         while (await setting.theirs.info()).unacked:
             await asyncio.sleep(0.02)
     await setting.stop()
+    # An answer is in the outbox before it is in the history.
+    await setting.bob.flushed()
     ended = [json.loads(row.payload) for row in await setting.theirs.history(0, 1000) if row.own]
     assert len([answer for answer in ended if "event" not in answer]) == 3
     # Run once, and the one that was not answered once more.
