@@ -140,6 +140,14 @@ python_with() {
     printf '%s' "$dir/bin/python"
 }
 
+# Prints the Python that runs the tests of the Python package: pytest, type checkers (basedpyright brings its node), and the
+# packages that the adapters in sdk/python/examples are for. A change of versions needs another folder.
+python_sdk() {
+    python_with pytest 9.2.0 python-sdk-1 "pytest, a2a, agents, langgraph, basedpyright" \
+        pytest-asyncio==1.5.0 uvloop==0.23.0 mypy==2.4.1 basedpyright==1.40.2 types-protobuf==7.35.1.20260906 \
+        langgraph==1.2.24 openai-agents==0.24.0 a2a-sdk==1.3.0
+}
+
 # Prints the path of a program that a wheel of PyPI holds, from the cache: the package, its version, the program (which is also its
 # name at crates.io).
 wheel_tool() {

@@ -17,7 +17,8 @@ const FIRST_ATTEMPT: Duration = Duration::from_secs(5);
 
 /// Opens a vault, or makes one; works through the process that has it open, where there is one.
 #[pyfunction]
-#[pyo3(signature = (vault, api_url, api_key, passphrase=None, key_file=None, region=None))]
+#[allow(clippy::too_many_arguments)]
+#[pyo3(signature = (vault, api_url, api_key, passphrase=None, key_file=None, region=None, unacknowledged_max=None))]
 pub(crate) fn open<'py>(
     py: Python<'py>,
     vault: PathBuf,
@@ -26,6 +27,7 @@ pub(crate) fn open<'py>(
     passphrase: Option<String>,
     key_file: Option<PathBuf>,
     region: Option<u8>,
+    unacknowledged_max: Option<u64>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let refused = |error: ApiError| error::raise(error.code(), error.to_string(), false, error.code().help());
     let key = match (passphrase, key_file) {
@@ -36,6 +38,9 @@ pub(crate) fn open<'py>(
     let api = ApiClient::new(api_url, ApiKey::new(api_key).map_err(refused)?).map_err(refused)?;
     let mut config = AgentConfig::new(vault, key, api);
     config.region = region.map(Region);
+    if let Some(unacknowledged_max) = unacknowledged_max {
+        config.driver.inbox_messages_max = unacknowledged_max;
+    }
     awaitable(py, async move {
         let agent = skytale_sdk::Agent::open_or_attach(config).await;
         agent.map(|agent| Agent { agent }).map_err(|error| error::of(&error))

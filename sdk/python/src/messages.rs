@@ -6,8 +6,15 @@ use crate::process::awaitable;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBytes};
 use skytale_sdk::{AgentError, AllMessages, Outgoing, Received};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use tokio::sync::Mutex;
+
+/// Messages given to Python at once, where they are there already: a way through the event loop costs more than a message.
+const BATCH_MAX: usize = 64;
+/// The same in bytes of payload: the message that goes beyond is the last one.
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// A message of another agent.
 #[pyclass(frozen, module = "skytale._skytale")]
@@ -107,10 +114,16 @@ pub(crate) fn outgoing(payload: &[u8], content_type: Option<String>, key: Option
 /// Messages of one channel or of several, as they come.
 #[pyclass(frozen, module = "skytale._skytale")]
 pub(crate) struct Messages {
-    source: Arc<Mutex<Source>>,
-    /// Given, and not known to have arrived: an awaitable may be cancelled when its result is on its way. It is given again, since
-    /// an acknowledgement of a later message counts for it, too.
-    given: Arc<parking_lot::Mutex<Option<Received>>>,
+    reader: Arc<Mutex<Reader>>,
+    /// Given, and not known to have arrived: an awaitable may be cancelled when its result is on its way. They are given again,
+    /// since an acknowledgement of a later message counts for them, too.
+    given: Arc<parking_lot::Mutex<Vec<Received>>>,
+}
+
+struct Reader {
+    source: Source,
+    /// Met behind messages that were given first.
+    failed: Option<AgentError>,
 }
 
 enum Source {
@@ -127,6 +140,34 @@ impl Source {
     }
 }
 
+impl Reader {
+    /// Waits for a message, and adds those that are there already.
+    async fn batch(&mut self) -> Result<Vec<Received>, AgentError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let first = self.source.next().await?;
+        let mut bytes = first.payload.len();
+        let mut batch = vec![first];
+        while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
+            let mut next = pin!(self.source.next());
+            match next.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Ok(received)) => {
+                    bytes = bytes.saturating_add(received.payload.len());
+                    batch.push(received);
+                }
+                Poll::Ready(Err(error)) => {
+                    self.failed = Some(error);
+                    break;
+                }
+                // It would have to wait: it is dropped, which it allows.
+                Poll::Pending => break,
+            }
+        }
+        Ok(batch)
+    }
+}
+
 impl Messages {
     pub(crate) fn of_one(messages: skytale_sdk::Messages) -> Self {
         Self::of(Source::One(messages))
@@ -138,7 +179,7 @@ impl Messages {
 
     fn of(source: Source) -> Self {
         Self {
-            source: Arc::new(Mutex::new(source)),
+            reader: Arc::new(Mutex::new(Reader { source, failed: None })),
             given: Arc::default(),
         }
     }
@@ -146,23 +187,22 @@ impl Messages {
 
 #[pymethods]
 impl Messages {
-    /// The next message: the one before, where [`Messages::taken`] was not called since.
+    /// The next messages: the ones before, where [`Messages::taken`] was not called since.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let (source, given) = (Arc::clone(&self.source), Arc::clone(&self.given));
+        let (reader, given) = (Arc::clone(&self.reader), Arc::clone(&self.given));
         awaitable(py, async move {
-            let mut source = source.lock().await;
-            let before = given.lock().clone();
-            if let Some(received) = before {
-                return Ok(Message::new(received));
+            let mut reader = reader.lock().await;
+            let mut batch = given.lock().clone();
+            if batch.is_empty() {
+                batch = reader.batch().await.map_err(|error| error::of(&error))?;
+                given.lock().clone_from(&batch);
             }
-            let received = source.next().await.map_err(|error| error::of(&error))?;
-            *given.lock() = Some(received.clone());
-            Ok(Message::new(received))
+            Ok(batch.into_iter().map(Message::new).collect::<Vec<_>>())
         })
     }
 
-    /// The last message has arrived.
+    /// The last messages have arrived.
     fn taken(&self) {
-        self.given.lock().take();
+        self.given.lock().clear();
     }
 }

@@ -198,6 +198,46 @@ async def test_a_merged_stream_takes_in_channels_that_come_later(agent) -> None:
     assert seen == expected
 
 
+async def test_a_channel_pauses_while_too_much_is_not_acknowledged(agent) -> None:
+    # More than the bound and what is read of a log at once.
+    count, bound = 2_400, 200
+    alice, bob = await agent("alice"), await agent("bob", unacknowledged_max=bound)
+    ours = await alice.ensure_channel("tasks")
+    await bob.caught_up()
+    await (await ours.add([bob.id])).delivered()
+    theirs = await bob.join("tasks")
+    await bob.disconnect()
+    for n in range(count):
+        await ours.send(json=n)
+    await alice.flushed()
+    await bob.connect()
+    messages = theirs.messages()
+    seen = [await anext(messages) for _ in range(bound)]
+    # Another channel goes on meanwhile, and what comes in it is behind all of this in time.
+    other = await alice.ensure_channel("other")
+    await (await other.add([bob.id])).delivered()
+    await other.send("not paused")
+    async for message in (await bob.join("other")).messages():
+        assert message.text() == "not paused"
+        break
+    paused = (await theirs.info()).unacked
+    assert bound <= paused < count
+    while len(seen) < paused:
+        seen.append(await anext(messages))
+    waiting = asyncio.ensure_future(anext(messages))
+    # Half of the bound is the most that it goes on with.
+    await seen[-(bound // 2) - 1].ack()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await seen[-1].ack()
+    seen.append(await waiting)
+    while len(seen) < count:
+        seen.append(await anext(messages))
+        if len(seen) % 100 == 0:
+            await seen[-1].ack()
+    assert [message.json() for message in seen] == list(range(count))
+
+
 async def test_messages_end_when_told_and_when_removed(agent) -> None:
     _, bob, ours, theirs = await pair(agent)
     until = asyncio.Event()
@@ -206,6 +246,8 @@ async def test_messages_end_when_told_and_when_removed(agent) -> None:
     await ours.send("last")
     await ours.remove([bob.id])
     assert [message.text() async for message in theirs.messages()] == ["last"]
+    # The end that is read with messages before it comes after them.
+    assert [message.text() async for message in bob.messages(theirs)] == ["last"]
     with pytest.raises(skytale.ChannelLeft):
         await theirs.send("too late")
 

@@ -231,3 +231,32 @@ def test_a_node_that_is_away_is_no_error(tmp_path: Path) -> None:
     offline = python(node, tmp_path, OFFLINE)
     out, errors = offline.communicate()
     assert (offline.returncode, out) == (0, "1\n"), errors
+
+
+THREADS = """
+import asyncio, collections, os, sys, skytale
+def threads():
+    return collections.Counter(open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task"))
+async def main():
+    begun = threads()["skytale"]
+    agents = [await skytale.Agent.from_env(f"{n}.vault") for n in range(10)]
+    for agent in agents:
+        await agent.caught_up()
+    # Those that open vaults and look up names, which block, end when they have nothing to do.
+    for _ in range(120):
+        if (now := threads())["skytale"] <= begun:
+            break
+        await asyncio.sleep(0.5)
+    print(len({agent.id for agent in agents}), begun, now["skytale"])
+    for agent in agents:
+        await agent.close()
+asyncio.run(main())
+"""
+
+
+def test_ten_agents_share_one_runtime(node: Node, tmp_path: Path) -> None:
+    process = python(node, tmp_path, THREADS)
+    out, errors = process.communicate()
+    agents, before, after = map(int, out.split())
+    assert process.returncode == 0 and agents == 10, errors
+    assert 1 <= after <= before <= 4

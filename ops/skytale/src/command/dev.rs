@@ -259,6 +259,9 @@ async fn announce(
     session
         .output
         .note("\nThen: `skytale init`, `skytale channel create`. Ctrl-C stops the node.");
+    session
+        .output
+        .note("In Python: `python -m skytale` prints two programs to paste (`pip install ./sdk/python` in a clone).");
     tell_slim(session, &bridge);
     Ok(bridge)
 }

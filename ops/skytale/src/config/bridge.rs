@@ -201,7 +201,7 @@ impl Loaded {
         Checked { config, auth, tls, api }
     }
 
-    /// What the file of accounts says. Bearer secrets may be in it.
+    /// Reads the file of accounts. Bearer secrets may be in it.
     fn bridge_accounts(&self, file: &Path) -> Result<AuthConfig, Vec<Failure>> {
         let key = "bridge.accounts_file";
         let what = format!("the bridge's accounts, `{key}` ({}),", self.source(key));

@@ -30,6 +30,7 @@ import inspect
 import json as _json
 import os
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -287,10 +288,12 @@ def _info(value: dict[str, Any]) -> ChannelInfo:
 class Messages:
     """Messages as they come, for ``async for``. A wait that is cancelled loses nothing: the next one goes on where it was."""
 
-    __slots__ = ("_native", "_until", "_waits")
+    __slots__ = ("_native", "_read", "_until", "_waits")
 
     def __init__(self, native: _skytale.Messages, until: asyncio.Event | None) -> None:
         self._native = native
+        # The native half gives several at once.
+        self._read: deque[_skytale.Message] = deque()
         self._until = until
         self._waits = False
 
@@ -300,24 +303,26 @@ class Messages:
     async def __anext__(self) -> Received:
         if self._waits:
             raise RuntimeError("another task waits for the next message already: give each its own `messages()`")
-        self._waits = True
-        try:
-            message = await self._next()
-        except ChannelLeft:
-            message = None
-        finally:
-            self._waits = False
-        if message is None:
+        if self._until is not None and self._until.is_set():
             raise StopAsyncIteration
-        # It is here: nothing is awaited between this and the caller.
-        self._native.taken()
-        return Received(message)
+        if not self._read:
+            self._waits = True
+            try:
+                messages = await self._next()
+            except ChannelLeft:
+                messages = None
+            finally:
+                self._waits = False
+            if messages is None:
+                raise StopAsyncIteration
+            # They are here: nothing is awaited between this and the caller.
+            self._native.taken()
+            self._read.extend(messages)
+        return Received(self._read.popleft())
 
-    async def _next(self) -> _skytale.Message | None:
+    async def _next(self) -> list[_skytale.Message] | None:
         if self._until is None:
             return await self._native.next()
-        if self._until.is_set():
-            return None
         coming = asyncio.ensure_future(self._native.next())
         stop = asyncio.ensure_future(self._until.wait())
         try:
@@ -400,7 +405,7 @@ class Channel:
         """Messages of other agents that were not acknowledged, oldest first, then new ones as they come.
 
         Ends when this agent is in the channel no longer, or when ``until`` is set. With 10,000 messages that were not
-        acknowledged the channel pauses until half of them are.
+        acknowledged (``unacknowledged_max``) the channel pauses, until fewer than half as many are left.
         """
         return Messages(self._native.messages(), until)
 
@@ -517,6 +522,7 @@ class Agent:
         passphrase: str | None = None,
         key_file: str | os.PathLike[str] | None = None,
         region: int | None = None,
+        unacknowledged_max: int | None = None,
         connect: bool = True,
     ) -> _Opening:
         """Opens a vault, or makes one with a new identity. Where another process of this user has it open, works through that one.
@@ -530,6 +536,7 @@ class Agent:
             passphrase: What opens the vault. Without, the key is in ``key_file``, or in ``<vault>.key``, which is made.
             key_file: A file that holds the vault's key.
             region: The region of the fleet that this agent is in or nearest to.
+            unacknowledged_max: How many messages that were not acknowledged pause a channel, 10,000 by default.
             connect: Whether to connect at once. Raises ``Unauthorized`` where the key is not taken; without a network the agent
                 goes on offline and connects by itself later.
         """
@@ -540,6 +547,7 @@ class Agent:
             "passphrase": passphrase,
             "key_file": None if key_file is None else os.fspath(key_file),
             "region": region,
+            "unacknowledged_max": unacknowledged_max,
         }
         return _Opening(arguments, connect)
 

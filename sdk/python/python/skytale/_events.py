@@ -172,7 +172,7 @@ class Lagged(Event):
 
 def read(text: str) -> Event:
     """An event as the native half gives it: a name, or an object of one name and its values."""
-    value = json.loads(text)
-    name, data = next(iter(value.items())) if isinstance(value, dict) else (value, {})
+    value: str | dict[str, dict[str, Any]] = json.loads(text)
+    name, data = (value, dict[str, Any]()) if isinstance(value, str) else next(iter(value.items()))
     kind = Event._classes.get(name, Event)  # pyright: ignore[reportPrivateUsage]
     return kind(name, data)

@@ -275,6 +275,7 @@ class Agent:
         passphrase: str | None = None,
         key_file: str | os.PathLike[str] | None = None,
         region: int | None = None,
+        unacknowledged_max: int | None = None,
         connect: bool = True,
     ) -> Agent:
         """Opens a vault, or makes one: see ``skytale.Agent.open``."""
@@ -285,6 +286,7 @@ class Agent:
             passphrase=passphrase,
             key_file=key_file,
             region=region,
+            unacknowledged_max=unacknowledged_max,
             connect=connect,
         )
         return cls(_loop.run(_opened(opening)))
@@ -354,7 +356,7 @@ class Agent:
 
     def messages(self, *channels: Channel, timeout: float | None = None) -> Iterator[Received]:
         """Messages of several channels, or of all; ends after ``timeout`` seconds without one."""
-        each = [channel._channel for channel in channels]
+        each = [channel._channel for channel in channels]  # pyright: ignore[reportPrivateUsage]
         return _each(self._agent.messages(*each), timeout)
 
     def on(self, kind: type[_E], handler: Callable[[_E], object]) -> None:

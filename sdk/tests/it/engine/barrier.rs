@@ -245,7 +245,7 @@ fn a_member_that_may_not_add_is_told_so_at_once() {
     let relay = Relay::new();
     let (mut a, mut b) = (Agent::new(), Agent::new());
     let channel = super::relay::governed_channel_of(&relay, &mut [&mut a, &mut b]);
-    let only_admins = skytale_sdk::PolicyChange::set(vec![(skytale_proto::Right::Add, skytale_proto::Holders::Admins)]);
+    let only_admins = skytale_sdk::PolicyChange::set(&[(skytale_proto::Right::Add, skytale_proto::Holders::Admins)]);
     a.engine().change_policy(channel, &only_admins).expect("queued");
     settle(&relay, channel, &mut [&mut a, &mut b]);
     let ids = [a.id(), STRANGER];
