@@ -24,7 +24,7 @@ fn every_line_names_its_agent_and_none_has_a_payload_or_a_token() {
     let said = String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr);
     assert!(child.status.success() && said.contains("1 passed"), "{said}");
     let log = std::fs::read_to_string(folder.path().join("log")).expect("written");
-    assert!(log.lines().count() > 100, "{log}");
+    assert!(log.lines().count() > 20, "{log}");
 }
 
 /// What the child does, where it is one.
