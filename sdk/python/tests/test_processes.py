@@ -187,27 +187,22 @@ import asyncio, skytale
 async def main():
     async with skytale.Agent.from_env("a.vault") as alice, skytale.Agent.from_env("b.vault") as bob:
         await bob.caught_up()
-        for n in range(100):
+        for n in range(1000):
             channel = await alice.create_channel(str(n))
             await channel.ensure_members([bob.id])
-        async def all_there():
-            while len(await bob.channels()) < 100:
-                await asyncio.sleep(0.05)
-        await all_there()
-        for info in await alice.channels():
-            await (await alice.channel(info.id)).send(info.label)
+            await channel.send(str(n))
         seen = set()
         async for message in bob.messages():
             seen.add(message.text())
             await message.ack()
-            if len(seen) == 100:
+            if len(seen) == 1000:
                 break
-        print(sorted(map(int, seen)) == list(range(100)))
+        print(sorted(map(int, seen)) == list(range(1000)))
 asyncio.run(main())
 """
 
 
-def test_many_channels_in_one_loop(node: Node, tmp_path: Path) -> None:
+def test_a_thousand_channels_in_one_loop(node: Node, tmp_path: Path) -> None:
     process = python(node, tmp_path, MANY)
     out, errors = process.communicate()
     assert (process.returncode, out) == (0, "True\n"), errors
