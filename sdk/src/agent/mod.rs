@@ -255,7 +255,7 @@ impl Agent {
         self.relay().is_some()
     }
 
-    /// Waits for a session, or for the reason why there will be none: see [waits](Agent#waits).
+    /// Waits for a session. Fails with the reason if there cannot be one: see [waits](Agent#waits).
     pub async fn connected(&self) -> Result<(), AgentError> {
         let bus = &self.inner.core.bus;
         if let Some(owner) = self.inner.core.owner() {
@@ -295,7 +295,7 @@ impl Agent {
         }
     }
 
-    /// Events from now on.
+    /// Returns a receiver of all events from now on.
     pub fn events(&self) -> Events {
         Events::new(self.inner.core.bus.subscribe())
     }

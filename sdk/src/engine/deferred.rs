@@ -78,8 +78,8 @@ impl Engine {
     /// present outbox is done are added when they have KeyPackages on offer. Until then, later items wait, and are
     /// encrypted only when the log has the addition. Earlier items are not held up.
     ///
-    /// An addition stops holding later items when it is cancelled, when another member makes it, when this agent
-    /// leaves, or when [`Engine::deferred_failed`] finds that it has waited long enough.
+    /// An addition stops holding later items when it is cancelled, when another member makes it, or when this agent
+    /// leaves. It also stops when [`Engine::deferred_failed`] finds that it has waited long enough.
     pub fn ensure_members(&mut self, channel: ChannelId, agents: &[AgentId]) -> Result<(), EngineError> {
         self.sendable(channel)?;
         let mut there = self.members_at(channel, i64::MAX)?;

@@ -266,7 +266,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Handles a parent that is not the head: if entries were lost, a commit was among them.
+    /// Handles a parent that is not the head. Returns whether a commit is among lost entries: then the head moves to
+    /// it.
     pub(super) fn head_was_lost(&mut self, channel: &mut Channel, parent: Offset) -> Result<bool, EngineError> {
         let position = &channel.position;
         if !position.recovery.unsure || parent <= position.head || parent > position.cursor {

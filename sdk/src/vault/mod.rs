@@ -143,7 +143,7 @@ impl Vault {
         }
     }
 
-    /// Returns the reserve, and as much of the write-ahead log as possible, to the file system. For operations that
+    /// Releases the reserve, and as much of the write-ahead log as possible, to the file system. For operations that
     /// free space or must not fail for lack of it.
     pub(crate) fn make_room(&self) {
         self.reserve.release();

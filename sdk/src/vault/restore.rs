@@ -143,7 +143,7 @@ fn finish(vault: &Path, lock: &Lock) -> Result<(), VaultError> {
     Ok(())
 }
 
-/// Gives each file of a vault a second name, and returns it.
+/// Gives each file of a vault a second name, and returns the vault's.
 fn keep_aside(vault: &Path, begun: &mut Begun) -> Result<PathBuf, VaultError> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let aside = key::beside(vault, &format!("replaced-{}", since.as_millis()));

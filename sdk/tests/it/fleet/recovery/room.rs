@@ -176,7 +176,7 @@ impl Room {
         }
     }
 
-    /// Whether agents at these nodes are shown what is in the log.
+    /// Sets whether agents at these nodes are shown the log.
     pub(super) fn shows(&self, nodes: &[usize], shows: bool) {
         for node in nodes {
             let way = if shows { Way::Through } else { Way::Silent };
