@@ -106,7 +106,7 @@ impl From<RelayError> for AgentError {
 }
 
 impl AgentError {
-    /// The code.
+    /// Returns the error code.
     pub fn code(&self) -> Code {
         match self {
             Self::Engine(error) => error.code(),
@@ -126,7 +126,7 @@ impl AgentError {
         }
     }
 
-    /// What to do about it.
+    /// Returns what to do about it.
     pub fn help(&self) -> &'static str {
         self.code().help()
     }

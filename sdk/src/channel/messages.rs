@@ -23,7 +23,7 @@ const READ_MAX: u32 = 128;
 
 /// Stream of messages from other agents, in the order of the log: first the unacknowledged ones, then new ones.
 ///
-/// When this agent is no longer in the channel, it fails after the last message that the agent may read. As a
+/// Once this agent is no longer in the channel, the stream fails after the last message that the agent may read. As a
 /// [`Stream`] it yields that error and then ends.
 ///
 /// One `Messages` yields each message once. Unacknowledged messages come again from the next `Messages`, even after a

@@ -156,7 +156,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// The code.
+    /// Returns the error code.
     pub const fn code(&self) -> Code {
         match self {
             Self::Vault(error) => error.code(),
@@ -183,7 +183,7 @@ impl EngineError {
         }
     }
 
-    /// What to do about it.
+    /// Returns what to do about it.
     pub const fn help(&self) -> &'static str {
         self.code().help()
     }

@@ -77,7 +77,7 @@ fn by(process: Option<u32>) -> String {
 }
 
 impl VaultError {
-    /// The code.
+    /// Returns the error code.
     pub const fn code(&self) -> Code {
         match self {
             Self::InUse { .. } => Code::VaultInUse,
@@ -91,7 +91,7 @@ impl VaultError {
         }
     }
 
-    /// What to do about it.
+    /// Returns what to do about it.
     pub const fn help(&self) -> &'static str {
         self.code().help()
     }

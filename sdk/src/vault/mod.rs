@@ -45,7 +45,7 @@ use zeroize::Zeroizing;
 /// Time by which a transaction must reach the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// When it returns: state that others learn of because of it (a ciphertext, an acknowledgement) must not be lost.
+    /// On return: state that others learn of because of it (a ciphertext, an acknowledgement) must not be lost.
     Now,
     /// With the next durable transaction, or a moment later. For state that can be fetched again: a log's entries after
     /// the stored cursor. A killed process loses nothing; a machine that loses power goes back to an earlier cursor and
