@@ -1,6 +1,6 @@
-//! Reads and acknowledges what an agent missed: `catch_up VAULT CHANNEL-LABEL MESSAGES EVERY`, where every EVERY-th message is acknowledged,
-//! with those before it. Prints the seconds from opening the vault to the last acknowledgement. sdk/python/benches/figures.py
-//! compares Python with it.
+//! Reads and acknowledges messages that an agent missed: `catch_up VAULT CHANNEL-LABEL MESSAGES EVERY`. Every EVERY-th
+//! message is acknowledged, which covers the earlier ones. Prints the seconds from opening the vault to the last
+//! acknowledgement. sdk/python/benches/figures.py compares Python with it.
 #![allow(clippy::print_stdout)]
 
 use skytale_sdk::Agent;

@@ -1,5 +1,5 @@
-//! A task queue: a coordinator gives out tasks and two workers do them. All three stop in between and go on, and each task is
-//! answered once.
+//! A task queue: a coordinator distributes tasks and two workers do them. All three stop in between and resume, and
+//! each task is answered once.
 //!
 //! `skytale dev` starts a node and prints the two `export` lines that this needs. Then:
 //!
@@ -7,7 +7,7 @@
 //! cargo run -p skytale-sdk --example task_queue
 //! ```
 //!
-//! The vaults are in the working directory. Stop the program at any moment and run it again: what is done is not done twice.
+//! The vaults are in the working directory. Stop the program at any moment and run it again: no task is done twice.
 
 #![allow(clippy::print_stdout)]
 
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 const TASKS: usize = 12;
 const WORKERS: [&str; 2] = ["ada", "ben"];
-/// After so many tasks a worker stops, as if its process had ended, and starts again.
+/// Number of tasks after which a worker stops, as if its process had ended, and restarts.
 const TASKS_A_RUN: usize = 2;
 
 /// Runs all three agents.
@@ -26,7 +26,7 @@ pub async fn main() -> Result<(), Error> {
     let mut ids = Vec::new();
     for name in WORKERS {
         let worker = open(name).await?;
-        // Now it can be added, also while it is away.
+        // Now it can be added, even while it is offline.
         worker.caught_up().await?;
         ids.push(worker.id());
         close(worker).await;
@@ -55,25 +55,25 @@ async fn close(agent: Agent) {
     agent.close(Duration::from_secs(10)).await;
 }
 
-/// Queues every task, and stops. What is still in the outbox then goes out the next time.
+/// Queues every task, and stops. Tasks still in the outbox go out in the next run.
 async fn give_out(workers: &[AgentId]) -> Result<(), Error> {
     let agent = open("coordinator").await?;
-    // To add agents it must be online.
+    // Adding agents needs a session.
     agent.caught_up().await?;
     let channel = agent.ensure_channel("tasks").await?;
-    // Before the tasks: a member reads nothing that was sent before it was added. Members are left out.
+    // Before the tasks: a member cannot read messages sent before it was added. Existing members are skipped.
     let added = channel.add_available(workers).await?;
     assert!(added.refused.is_empty(), "{:?}", added.refused);
     for number in 0..TASKS {
         let task = format!("{} {number}", WORKERS[number % WORKERS.len()]);
-        // Under an id of its own: sent again after a restart, it is the same message.
+        // With an idempotency key: sent again after a restart, it is the same message.
         channel.send_once(&format!("task-{number}"), task).await?;
     }
     close(agent).await;
     Ok(())
 }
 
-/// Each task's answer: its message, and what it says.
+/// The answer to each task: its message, and its text.
 type Results = BTreeMap<String, (FrameId, String)>;
 
 /// Waits for the answer of each task.
@@ -81,7 +81,7 @@ async fn collect() -> Result<Results, Error> {
     let agent = open("coordinator").await?;
     let channel = agent.ensure_channel("tasks").await?;
     let mut results = Results::new();
-    // Answers that came before the program was started.
+    // Answers that arrived before the program was started.
     for message in channel.history(Offset::ZERO, u32::MAX).await? {
         note(&message, &mut results);
     }
@@ -130,7 +130,7 @@ async fn work(name: &str) -> Result<(), Error> {
                 // The answer and the acknowledgement: both, or neither.
                 message.reply(answer).await?;
             }
-            // The last one was read and neither answered nor acknowledged: it comes again in the next run.
+            // The last one was read, but neither answered nor acknowledged: it comes again in the next run.
             done += 1;
         }
         close(agent).await;

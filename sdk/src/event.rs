@@ -1,4 +1,4 @@
-//! What an application can watch.
+//! Events that an application can watch.
 
 mod receiver;
 
@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use skytale_proto::{AccountId, AgentId, ChannelId, Code, Digest, EndpointId, FrameId, Offset, Policy};
 use std::time::Duration;
 
-/// Something that happened to an agent. Events are for watching: what matters after a crash (messages, failed sends,
+/// An event of an agent. Events are for monitoring: state that matters after a crash (messages, failed sends,
 /// unreadable entries, divergences) is in the vault and can be read from there.
 ///
-/// Those from [`Event::Joined`] to [`Event::PolicyChanged`] are about what was processed in the vault: each comes once, with the
-/// transaction that made it so. The others are about the session of the [`Agent`](crate::Agent). Variants may gain fields:
-/// match them with `..`.
+/// Events from [`Event::Joined`] to [`Event::PolicyChanged`] report changes in the vault: each is emitted once, with
+/// the transaction that made the change. The others are about the session of the [`Agent`](crate::Agent). Variants may
+/// gain fields: match them with `..`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Event {
@@ -22,144 +22,147 @@ pub enum Event {
     Connected {
         /// The relay node.
         relay: EndpointId,
-        /// Whether HTTPS carries it: nothing answered over UDP.
+        /// Whether HTTPS carries it because nothing answered over UDP.
         over_https: bool,
     },
-    /// The session has ended. Another one is tried, unless the agent was asked to disconnect.
+    /// The session has ended. The agent reconnects, unless the application disconnected it.
     Disconnected {
-        /// Why.
+        /// The reason.
         code: Code,
-        /// Why, in words.
+        /// The reason, in words.
         reason: String,
     },
-    /// The agent works with another relay node than before. It follows [`Event::Connected`]; where the session before was
-    /// given up for it, and not lost, there was no [`Event::Disconnected`] and no time without a session.
+    /// The agent has moved to another relay node. Follows [`Event::Connected`]. If the previous session was given up
+    /// and not lost, there was no [`Event::Disconnected`] and no time without a session.
     Moved {
-        /// The relay node before.
+        /// The previous relay node.
         from: EndpointId,
-        /// The relay node now.
+        /// The current relay node.
         to: EndpointId,
-        /// Why the one before was left: [`Code::Draining`], [`Code::KeepaliveLost`], [`Code::Unanswered`],
-        /// [`Code::ClockWrong`], or what it refused.
+        /// The reason for leaving the previous node: [`Code::Draining`], [`Code::KeepaliveLost`], [`Code::Unanswered`],
+        /// [`Code::ClockWrong`], or the code of its refusal.
         code: Code,
-        /// Why, in words.
+        /// The reason, in words.
         reason: String,
     },
-    /// A relay node was not reached, or started no session. Others are tried; an [`Event::ConnectFailed`] follows where
-    /// there are none.
+    /// A relay node was unreachable, or started no session. Others are tried; if there are none, an
+    /// [`Event::ConnectFailed`] follows.
     RelayFailed {
         /// The relay node.
         relay: EndpointId,
-        /// Why.
+        /// The reason.
         code: Code,
-        /// Why, in words.
+        /// The reason, in words.
         reason: String,
-        /// After what time it may be tried again.
+        /// Time after which it may be retried.
         retry_in: Duration,
     },
-    /// The relay node is there, and owes an answer (a verdict, a part of a replay) for longer than a sound one takes. Another
-    /// one is looked for: an [`Event::Moved`] follows where there is one that may be tried.
+    /// The relay node is reachable, but has owed an answer (a verdict, a part of a replay) for longer than a healthy
+    /// node takes. The agent looks for another one; if it finds one to try, an [`Event::Moved`] follows.
     RelaySilent {
         /// The relay node.
         relay: EndpointId,
         /// [`Code::Unanswered`].
         code: Code,
-        /// What it owes, in words.
+        /// The overdue answer, in words.
         reason: String,
     },
     /// No session could be started.
     ConnectFailed {
-        /// Why.
+        /// The reason.
         code: Code,
-        /// Why, in words.
+        /// The reason, in words.
         reason: String,
-        /// When it is tried again.
+        /// Delay before the next attempt.
         retry_in: Duration,
     },
-    /// Nothing listens where the relay nodes, or the API, are said to be: the connections were refused. The attempt goes on,
-    /// and others follow; an [`Event::ConnectFailed`] follows where it fails.
+    /// Nothing listens at the addresses of the relay nodes or the API: the connections were refused. The attempt goes
+    /// on; if it fails, an [`Event::ConnectFailed`] follows, and the agent retries.
     NobodyListens {
-        /// Where, in words.
+        /// The address, in words.
         reason: String,
     },
-    /// A channel was replayed to its head; what comes now is live.
+    /// A channel was replayed to its head; later messages are live.
     CaughtUp {
         /// The channel.
         channel: ChannelId,
         /// Its head at that time.
         head: Offset,
-        /// All that was acknowledged anywhere before is here. Where the channel's home region does not answer, the relay node
-        /// cannot say so: what was sent lately through others may be missing, and comes when the region answers.
+        /// Whether the replay includes everything that any relay node had acknowledged before. While the channel's home
+        /// region does not answer, the relay node cannot confirm this: recent messages sent through other nodes may be
+        /// missing, and arrive when the region answers.
         is_confirmed: bool,
     },
-    /// A channel is no longer followed until the application acknowledges messages: as many wait as may.
+    /// A channel has paused: the limit of unacknowledged messages is reached. It resumes when the application
+    /// acknowledges messages.
     Paused {
         /// The channel.
         channel: ChannelId,
-        /// Messages that wait.
+        /// Number of unacknowledged messages.
         unacked: u64,
     },
-    /// The relay does not give a channel's (or with `None` the agent's own) log; it is asked once more later.
+    /// The relay refuses to serve a channel's log (`None`: the agent's own). The agent retries later.
     Refused {
         /// The channel.
         channel: Option<ChannelId>,
-        /// Why.
+        /// The reason.
         code: Code,
-        /// Why, in words.
+        /// The reason, in words.
         reason: String,
-        /// The offset that the code is about: with [`Code::Trimmed`] the first that is still there.
+        /// The offset that the code is about: with [`Code::Trimmed`], the first available one.
         offset: Offset,
     },
-    /// The relay node does not take what is to be sent, for a reason of its own (it cannot reach the log's home region, say).
-    /// All of it waits in the outbox, in its order, and is tried again, after a few times at another relay node.
+    /// The relay node does not accept messages, for a reason of its own: it cannot reach the log's home region, for
+    /// example. All messages stay in the outbox, in order, and are retried; after a few attempts, at another relay
+    /// node.
     SendHeld {
         /// The channel.
         channel: ChannelId,
-        /// Why.
+        /// The reason.
         code: Code,
-        /// Why, in words.
+        /// The reason, in words.
         reason: String,
-        /// When it is tried again, at the latest as long as this session lasts.
+        /// Longest delay before the next attempt in this session.
         retry_in: Duration,
     },
-    /// An entry is missing in what the relay sent. The session is ended; another relay node may have it.
+    /// An entry is missing in the log that the relay sent. The session ends; another relay node may have the entry.
     Gap {
         /// The channel; `None` is the agent's own log.
         channel: Option<ChannelId>,
-        /// The offset that had to come.
+        /// The offset of the missing entry.
         expected: Offset,
-        /// The offset that came.
+        /// The offset received instead.
         found: Offset,
     },
-    /// The vault refused an operation in the background; it is tried again.
+    /// The vault refused a background operation, which is retried.
     VaultFailed {
-        /// Why.
+        /// The reason.
         code: Code,
-        /// Why, in words.
+        /// The reason, in words.
         reason: String,
     },
-    /// The agent was added to a channel, and is in its group now.
+    /// The agent was added to a channel and has joined its group.
     Joined {
         /// The channel.
         channel: ChannelId,
         /// The offset of the bundle that added it.
         offset: Offset,
-        /// Who added it.
+        /// The agent that added it.
         by: AgentId,
     },
-    /// The agent was added to a channel by an agent that may not do so without asking: the addition waits. See
+    /// An untrusted agent added this one to a channel: the addition waits to be accepted. See
     /// [`Agent::requests`](crate::agent::Agent::requests).
     Requested {
         /// The channel.
         channel: ChannelId,
         /// The offset of the bundle that added it.
         offset: Offset,
-        /// Who added it; `None` where the log no longer tells.
+        /// The agent that added it; `None` if the log no longer has the bundle.
         by: Option<AgentId>,
-        /// The account of who added it, as the relay node says.
+        /// The account of that agent, according to the relay node.
         account: Option<AccountId>,
     },
-    /// Entries that this agent will never read. They are recorded: see
+    /// There are entries that this agent will never read. They are recorded: see
     /// [`Channel::lost`](crate::channel::Channel::lost).
     EntriesLost {
         /// The channel; `None` is the agent's own log.
@@ -168,50 +171,50 @@ pub enum Event {
         first: Offset,
         /// The last one.
         last: Offset,
-        /// Why.
+        /// The reason.
         reason: LostReason,
     },
-    /// This agent cannot follow the group: it holds what it sends, and has asked to be added again.
+    /// This agent cannot follow the group: it holds its messages, and has asked to be added again.
     OutOfSync {
         /// The channel.
         channel: ChannelId,
         /// The first entry that it cannot apply.
         since: Offset,
-        /// Why.
+        /// The reason, in words.
         reason: String,
     },
     /// This agent is in the group again.
     Rejoined {
         /// The channel.
         channel: ChannelId,
-        /// The commit that added it.
+        /// The commit that added this agent.
         offset: Offset,
-        /// Whose commit it was.
+        /// The author of the commit.
         by: AgentId,
-        /// Messages that it was shown meanwhile and will never read.
+        /// Number of messages received meanwhile that it will never read.
         missed: u64,
     },
-    /// This vault is an older copy of another: what it sends waits until it has taken new keys.
+    /// This vault is an older copy of another one: its messages wait until it has taken new keys.
     Renewing {
         /// The channel.
         channel: ChannelId,
-        /// The entry that showed it.
+        /// The entry that revealed it.
         offset: Offset,
-        /// Why.
+        /// The reason, in words.
         reason: String,
     },
-    /// This agent has taken new keys, and sends again.
+    /// This agent has taken new keys and sends again.
     Renewed {
         /// The channel.
         channel: ChannelId,
         /// The commit.
         offset: Offset,
     },
-    /// Another copy of this vault is in use and has taken new keys: this one sends and reads no more.
+    /// Another copy of this vault is in use and has taken new keys: this copy no longer sends or reads.
     Superseded {
         /// The channel.
         channel: ChannelId,
-        /// The entry that showed it.
+        /// The entry that revealed it.
         offset: Offset,
     },
     /// Another member cannot follow the group and has asked to be added again.
@@ -220,105 +223,106 @@ pub enum Event {
         channel: ChannelId,
         /// The request.
         offset: Offset,
-        /// Who asked.
+        /// The agent that asked.
         agent: AgentId,
     },
-    /// A member was removed and added again in one commit, or took new keys for itself.
+    /// A member was removed and added again in one commit, or has taken new keys itself.
     MemberRejoined {
         /// The channel.
         channel: ChannelId,
         /// The commit.
         offset: Offset,
-        /// Who is back.
+        /// The member.
         agent: AgentId,
-        /// Whose commit it was.
+        /// The author of the commit.
         by: AgentId,
     },
-    /// The group began again.
+    /// The group was recreated.
     Rebooted {
         /// The channel.
         channel: ChannelId,
         /// The bundle.
         offset: Offset,
-        /// Whose bundle it was.
+        /// The author of the bundle.
         by: AgentId,
     },
-    /// An agent came into a channel.
+    /// An agent was added to a channel.
     MemberAdded {
         /// The channel.
         channel: ChannelId,
         /// The offset of the commit.
         offset: Offset,
-        /// Who came.
+        /// The new member.
         agent: AgentId,
-        /// Whose commit it was.
+        /// The author of the commit.
         by: AgentId,
     },
-    /// An agent is no longer in a channel.
+    /// An agent was removed from a channel or has left it.
     MemberRemoved {
         /// The channel.
         channel: ChannelId,
         /// The offset of the commit.
         offset: Offset,
-        /// Who is gone.
+        /// The former member.
         agent: AgentId,
-        /// Whose commit it was.
+        /// The author of the commit.
         by: AgentId,
-        /// The agent had asked for it.
+        /// Whether the agent had asked to leave.
         left: bool,
     },
-    /// An agent that [`Channel::ensure_members`](crate::channel::Channel::ensure_members) was to add is not a member yet, and
-    /// what was sent after that waits for it no longer: the agent cannot read it. The addition is tried again all the
-    /// same, until it succeeds or is cancelled.
+    /// An agent that [`Channel::ensure_members`](crate::channel::Channel::ensure_members) is to add is not a member
+    /// yet, and later messages no longer wait for it: the agent cannot read them. The addition is still retried until
+    /// it succeeds or is cancelled.
     MemberNotAdded {
         /// The channel.
         channel: ChannelId,
-        /// Who is not added.
+        /// The agent that is not added.
         agent: AgentId,
-        /// Why.
+        /// The reason.
         code: Code,
     },
-    /// The agent itself is no longer in a channel. Its history stays readable; the group's secrets are gone.
+    /// This agent is no longer in a channel. Its history stays readable; the group's secrets are gone.
     Left {
         /// The channel.
         channel: ChannelId,
-        /// The offset of the commit that removed it; the cursor where it was alone and just went.
+        /// The offset of the commit that removed it; the cursor if it was the only member.
         offset: Offset,
-        /// Who removed it; itself where it was alone.
+        /// The agent that removed it; this agent itself if it was the only member.
         by: AgentId,
     },
-    /// A message of another agent is in the inbox.
+    /// A message from another agent is in the inbox.
     Message {
         /// The channel.
         channel: ChannelId,
-        /// Where it is.
+        /// Its offset.
         offset: Offset,
-        /// Who sent it.
+        /// The sender.
         author: AgentId,
     },
-    /// What this agent sent (a message, or a change to the group) is in the log, seen at its place.
+    /// A message or change to the group that this agent sent is in the log; the agent has seen it there.
     Delivered {
         /// The channel.
         channel: ChannelId,
-        /// As it was sent.
+        /// Its frame id.
         frame_id: FrameId,
-        /// Where it is.
+        /// Its offset.
         offset: Offset,
     },
-    /// A change to the group that needs no entry: others have made it meanwhile, or the only member left.
+    /// A change to the group needs no entry: others have made it meanwhile, or the only member left.
     Unneeded {
         /// The channel.
         channel: ChannelId,
-        /// As it was sent.
+        /// Its frame id.
         frame_id: FrameId,
     },
-    /// What this agent sent will not be delivered. It is kept: see [`Channel::failed`](crate::channel::Channel::failed).
+    /// A message or change that this agent sent will not be delivered. It is kept: see
+    /// [`Channel::failed`](crate::channel::Channel::failed).
     SendFailed {
         /// The channel.
         channel: ChannelId,
-        /// As it was sent.
+        /// Its frame id.
         frame_id: FrameId,
-        /// Why.
+        /// The reason.
         code: Code,
     },
     /// A commit moved a group to another epoch.
@@ -327,27 +331,26 @@ pub enum Event {
         channel: ChannelId,
         /// The offset of the commit.
         offset: Offset,
-        /// The epoch now.
+        /// The new epoch.
         epoch: u64,
     },
-    /// The relay showed this agent and another one different logs ([`Code::Divergence`]). Messages and commits say what their
-    /// authors have seen. An entry under the author's name says so here: where this agent could not decrypt it, the relay
-    /// may have made it up, which is no better.
+    /// The relay showed this agent and another one different logs ([`Code::Divergence`]). Messages and commits carry a
+    /// digest of the log that their authors have seen. An entry under the author's name is the evidence. If this agent
+    /// could not decrypt it, the relay may have forged it, which is no better.
     Divergence {
         /// The channel.
         channel: ChannelId,
         /// The offset at which the digests differ.
         offset: Offset,
-        /// Whose entry said so.
+        /// The author of the entry with the other digest.
         author: AgentId,
-        /// The digest of what this agent was shown; `None` where it was shown nothing at that offset yet.
+        /// This agent's digest; `None` if it has received nothing at that offset yet.
         ours: Option<Digest>,
-        /// The digest that the author had; `None` where its entry rests on a change to the group that this agent was not
-        /// shown.
+        /// The author's digest; `None` if its entry builds on a change to the group that this agent was not shown.
         theirs: Option<Digest>,
     },
-    /// The log went back: it no longer has what this agent was shown ([`Code::CursorBeyondHead`]). Recorded: see
-    /// [`Channel::problems`](crate::channel::Channel::problems).
+    /// The log went back: it no longer has entries that this agent was shown ([`Code::CursorBeyondHead`]). It is
+    /// recorded: see [`Channel::problems`](crate::channel::Channel::problems).
     RolledBack {
         /// The channel; `None` is the agent's own log.
         channel: Option<ChannelId>,
@@ -356,8 +359,8 @@ pub enum Event {
         /// The last entry that this agent had seen.
         cursor: Offset,
     },
-    /// The relay's operator has accepted that the log went back, and this agent goes on with it: offsets after `kept` mean
-    /// other entries than before. Own messages that the log no longer has are sent again.
+    /// The relay's operator has accepted that the log went back, and this agent continues with it: offsets after `kept`
+    /// name other entries than before. Own messages that the log no longer has are sent again.
     Settled {
         /// The channel.
         channel: ChannelId,
@@ -371,80 +374,81 @@ pub enum Event {
     EntryUnreadable {
         /// The channel; `None` is the agent's own log.
         channel: Option<ChannelId>,
-        /// Where it is.
+        /// Its offset.
         offset: Offset,
-        /// Its frame id, where there was a frame.
+        /// Its frame id, if it contained a frame.
         frame_id: Option<FrameId>,
-        /// Why.
+        /// The cause.
         #[serde(default)]
         cause: UnreadableCause,
-        /// Why, in words.
+        /// The reason, in words.
         reason: String,
     },
-    /// An entry's header contradicts its content, or its author may not do what it does. It was not applied, by any member; an
-    /// [`Event::EntryUnreadable`] goes with it. Members correct what it did to the log's roster, and remove its author.
+    /// An entry's header contradicts its content, or its author lacks the right for it. No member has applied it; an
+    /// [`Event::EntryUnreadable`] accompanies this one. Members correct its effect on the log's roster, and remove its
+    /// author.
     HeaderLied {
         /// The channel.
         channel: ChannelId,
-        /// Where it is.
+        /// Its offset.
         offset: Offset,
-        /// Who appended it, as the header says.
+        /// The agent that appended it, according to the header.
         author: AgentId,
-        /// What does not fit.
+        /// The contradiction, in words.
         problem: String,
     },
-    /// A header that lied took this agent off the log's roster: it can neither read on nor send, until another member corrects
-    /// that. What it sends waits.
+    /// A lying header removed this agent from the log's roster: it can neither read on nor send until another member
+    /// corrects the roster. Its messages wait.
     LockedOut {
         /// The channel.
         channel: ChannelId,
         /// The entry.
         offset: Offset,
-        /// Who appended it, as the header says.
+        /// The agent that appended it, according to the header.
         by: AgentId,
     },
-    /// The log's roster was another than the group's membership, and is the same again.
+    /// The log's roster differed from the group's membership, and matches it again.
     RosterCorrected {
         /// The channel.
         channel: ChannelId,
         /// The commit.
         offset: Offset,
-        /// Whose commit it was.
+        /// The author of the commit.
         by: AgentId,
     },
-    /// A member became an admin of a channel, or is none from now on.
+    /// A member has become an admin of a channel, or is no longer one.
     RoleChanged {
         /// The channel.
         channel: ChannelId,
         /// The commit.
         offset: Offset,
-        /// Who.
+        /// The member.
         agent: AgentId,
-        /// Whose commit it was.
+        /// The author of the commit.
         by: AgentId,
-        /// It is an admin now.
+        /// Whether it is an admin now.
         is_admin: bool,
     },
-    /// A channel's policy changed: who may do what.
+    /// A channel's policy has changed.
     PolicyChanged {
         /// The channel.
         channel: ChannelId,
         /// The commit.
         offset: Offset,
-        /// Whose commit it was.
+        /// The author of the commit.
         by: AgentId,
-        /// The policy now.
+        /// The new policy.
         policy: Policy,
     },
-    /// This receiver was too slow: so many events are gone. What they told can be read from the vault.
+    /// This receiver lagged: it has missed events. Their content can be read from the vault.
     Lagged {
-        /// How many.
+        /// Number of missed events.
         missed: u64,
     },
 }
 
 impl Event {
-    /// The channel that it is about, if it is about one.
+    /// Returns the channel of the event, if it concerns one.
     pub const fn channel(&self) -> Option<ChannelId> {
         match self {
             Self::CaughtUp { channel, .. }

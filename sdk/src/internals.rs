@@ -1,7 +1,8 @@
-//! What other crates of this workspace use: the relay node's tests, the bridge, the command, benches and the load generator.
+//! Items for other crates of this workspace: the relay node's tests, the bridge, the command, benches and the load
+//! generator.
 //!
-//! **No part of the public API.** Anything here may change or go away in any version. An application that needs something
-//! of it is missing something at the root of the crate.
+//! **Not part of the public API.** Anything here may change or go away in any version. If an application needs an item
+//! of it, the root of the crate lacks something.
 
 /// The transactional heart, without network or runtime.
 pub mod engine {

@@ -1,8 +1,8 @@
-//! The SDK: encrypted channels for agents, over a relay's durable log.
+//! The Skytale SDK: end-to-end encrypted channels for agents, over a relay's durable log.
 //!
-//! An [`Agent`] has one identity and one vault. It makes channels and is added to channels; a [`Channel`] sends, receives and
-//! changes its membership. Everything works offline and survives a crash: what is sent waits in the vault, and an agent that
-//! comes back replays what it missed, in order, each entry once.
+//! An [`Agent`] has one identity and one vault. It creates channels and is added to channels; a [`Channel`] sends,
+//! receives and changes its membership. Everything works offline and survives a crash. Unsent messages wait in the
+//! vault, and an agent that reconnects replays what it missed, in order, each entry once.
 //!
 //! ```no_run
 //! use skytale_sdk::prelude::*;
@@ -23,40 +23,41 @@
 //! # }
 //! ```
 //!
-//! One process has a vault open. Others of the same user that have its key work through that one, with the same
-//! [`Agent`]: see [`Agent::open_or_attach`].
+//! One process at a time has a vault open. Other processes of the same user that have its key attach to that one, with
+//! the same API: see [`Agent::open_or_attach`].
 //!
-//! What this crate is not: a relay (it never serves others), or an account (it asks the API for tokens with a key that the
-//! application gives it).
+//! This crate is not a relay: it never serves others. It has no account of its own: it requests tokens from the API with
+//! a key that the application provides.
 //!
 //! # The runtime
-//! Calls are made in a tokio runtime with its I/O and time drivers (`enable_all`), of either flavor: multi-thread or current
-//! thread. The background work of an agent runs in the runtime that [`Agent::connect`] was called in. If that runtime ends,
-//! the work ends, and waits fail with [`Code::Environment`]; a later [`Agent::connect`] begins it again. The vault has a
-//! thread of its own, so no call blocks the runtime on the disk.
+//! Calls need a tokio runtime with its I/O and time drivers (`enable_all`), of either flavor: multi-thread or current
+//! thread. The background work of an agent runs in the runtime that [`Agent::connect`] was called in. If that runtime
+//! ends, the work ends, and waits fail with [`Code::Environment`]; a later [`Agent::connect`] restarts it. The vault
+//! has its own thread, so no call blocks the runtime on the disk.
 //!
-//! # What keeps an agent alive
-//! Clones of an [`Agent`] are the same agent. When the last one is dropped its work ends, as by [`Agent::close`] but without
-//! waiting for anything. A [`Channel`], [`Messages`], [`Received`] or [`Sent`] does not keep it alive: its calls then fail with
-//! [`Error::Closed`]. [`AllMessages`] does: it has a clone. What was sent stays in the vault's outbox and goes out the next time.
+//! # Lifetime of an agent
+//! Clones of an [`Agent`] share the same agent. Dropping the last one ends the background work, as [`Agent::close`]
+//! does, but without waiting. A [`Channel`], [`Messages`], [`Received`] or [`Sent`] does not keep the agent alive: its
+//! calls then fail with [`Error::Closed`]. [`AllMessages`] does, since it holds a clone. Unsent messages stay in the
+//! vault's outbox and go out in the next run.
 //!
-//! # What is cancel-safe
-//! Every future of this crate may be dropped at any time. A call that is dropped before it is done was done or not; it is
-//! never done in part. [`Messages::next`], [`AllMessages::next`] and [`Events::next`] lose nothing if they are dropped, so
-//! they fit into `tokio::select!`.
+//! # Cancel safety
+//! Every future of this crate may be dropped at any time. A call that is dropped early takes effect completely or not
+//! at all. [`Messages::next`], [`AllMessages::next`] and [`Events::next`] lose nothing if they are dropped, so they fit
+//! into `tokio::select!`.
 //!
 //! # Defaults and bounds
 //!
-//! | what | default | setting | if it is reached |
+//! | limit | default | setting | when it is reached |
 //! |---|---|---|---|
-//! | unacknowledged messages of a channel | 10,000 | [`DriverConfig::inbox_messages_max`] | the channel pauses: [`Event::Paused`]. It goes on when half of them are acknowledged, or when something is to be sent there |
+//! | unacknowledged messages of a channel | 10,000 | [`DriverConfig::inbox_messages_max`] | the channel pauses: [`Event::Paused`]. It resumes when half of them are acknowledged, or when something is to be sent there |
 //! | messages in a channel's outbox | 100,000 | [`EngineConfig::outbox_messages_max`] | sending fails with [`Code::OutboxFull`] |
 //! | bytes in a channel's outbox | 256 MiB | [`EngineConfig::outbox_bytes_max`] | sending fails with [`Code::OutboxFull`] |
 //! | a message's payload | [`PAYLOAD_BYTES_MAX`] bytes | - | sending fails with [`Code::PayloadTooLarge`] |
-//! | events kept for a slow receiver | 4,096 | [`DriverConfig::events_max`] | the oldest are gone: [`Event::Lagged`] |
-//! | wait of an operation that needs a relay node | 30 s | [`DriverConfig::online_timeout`] | it fails with [`Error::Offline`] |
-//! | wait between attempts to connect | 200 ms to 30 s | [`DriverConfig::backoff_min`], [`DriverConfig::backoff_max`] | [`Event::ConnectFailed`] says when the next one is |
-//! | history of a channel | all of it | [`EngineConfig::history`] | older messages that were acknowledged are removed |
+//! | events buffered for a slow receiver | 4,096 | [`DriverConfig::events_max`] | the oldest are dropped: [`Event::Lagged`] |
+//! | timeout of an operation that needs a relay node | 30 s | [`DriverConfig::online_timeout`] | it fails with [`Error::Offline`] |
+//! | delay before reconnecting | 200 ms to 30 s | [`DriverConfig::backoff_min`], [`DriverConfig::backoff_max`] | [`Event::ConnectFailed`] gives the next delay |
+//! | history of a channel | unlimited | [`EngineConfig::history`] | older acknowledged messages are removed |
 //!
 //! ```
 //! use skytale_sdk::{DriverConfig, EngineConfig, Keep};
@@ -72,7 +73,7 @@
 //! ```
 //!
 //! # Errors
-//! Each error has a stable [`Code`], a text of what to do about it, and whether the same call may succeed later:
+//! Each error has a stable [`Code`], a help text, and a flag that says whether a retry may succeed:
 //!
 //! ```
 //! use skytale_sdk::{Code, Error};
@@ -83,21 +84,23 @@
 //! assert!(!error.help().is_empty());
 //! ```
 //!
-//! Waits for a session fail at once if none can be had, with a wrong API key for example. Offline they go on.
+//! Waits for a session fail at once if there cannot be one, for example with a wrong API key. While the agent is
+//! offline they go on.
 //!
 //! # Stability
-//! What is documented here is the public API, and `docs/public-api/skytale-sdk.txt` lists it. Structs and enums may gain
-//! fields and variants: they are `#[non_exhaustive]`. The hidden module `internals` is for the crates of this workspace, and
-//! may change at any time.
+//! The documented items are the public API, and `docs/public-api/skytale-sdk.txt` lists it. Structs and enums may gain
+//! fields and variants: they are `#[non_exhaustive]`. The hidden module `internals` is for the crates of this
+//! workspace, and may change at any time.
 //!
 //! # Invariants
 //! - Processing an entry (group state, message, cursor) is one transaction of one encrypted database; so is sending
 //!   (plaintext, ratchet state, ciphertext). There is no state outside of it.
-//! - The signature key of an agent's leaf **is** its [`AgentId`]. No server can put a key into a group under another's name.
-//! - An entry that cannot be processed is recorded and told. It stops nothing, and does not vanish.
-//! - Two members who are shown different logs find out: messages carry a digest of what their author saw.
+//! - The signature key of an agent's leaf **is** its [`AgentId`]. No server can put a key into a group under another's
+//!   name.
+//! - An entry that cannot be processed is recorded and reported. It blocks nothing, and does not vanish.
+//! - Two members that are shown different logs detect it: messages carry a digest of the log that their author saw.
 
-// Tests in this crate use what the integration tests have.
+// Tests in this crate share code with the integration tests.
 #[cfg(test)]
 extern crate self as skytale_sdk;
 
@@ -145,5 +148,5 @@ pub use skytale_proto::{
 };
 pub use vault::{BackupInfo, BackupKey, RestoreInfo, VaultError, VaultKey, restore};
 
-/// Why an operation of an agent or a channel was not done: [`AgentError`].
+/// Error of an operation on an agent or a channel: [`AgentError`].
 pub type Error = AgentError;

@@ -16,12 +16,12 @@ use std::fmt;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// The line. Items come out in the order in which they joined.
+/// The queue. Items come out in the order in which they joined.
 pub(crate) struct Line<T> {
     state: Mutex<State<T>>,
-    /// For a thread that waits.
+    /// Wakes a waiting thread.
     changed: Condvar,
-    /// For a task that waits.
+    /// Wakes a waiting task.
     woken: Notify,
 }
 
@@ -73,8 +73,8 @@ impl<T> Line<T> {
         })
     }
 
-    /// Adds an item that no [`Place`] owns; the caller bounds their number. Gives its number, or `None` once the line is
-    /// closed.
+    /// Adds an item that no [`Place`] owns; the caller bounds their number. Returns its number, or `None` once the
+    /// queue is closed.
     pub(crate) fn push(&self, item: T) -> Option<u64> {
         let number = {
             let mut state = self.state.lock();
@@ -90,7 +90,7 @@ impl<T> Line<T> {
         Some(number)
     }
 
-    /// How many items are in it.
+    /// Returns the number of queued items.
     pub(crate) fn len(&self) -> usize {
         self.state.lock().waiting.len()
     }
@@ -114,7 +114,7 @@ impl<T> Line<T> {
         self.state.lock().waiting.pop_first().map(|(_, item)| item)
     }
 
-    /// As [`Line::next`], in a task: one of them at a time. Cancel-safe.
+    /// Like [`Line::next`], in a task; only one task at a time. Cancel-safe.
     pub(crate) async fn recv(&self) -> Option<T> {
         loop {
             {
@@ -142,7 +142,7 @@ impl<T> Line<T> {
         state.waiting.is_empty() && !state.closed
     }
 
-    /// Nobody joins any more. Items in the line still come out.
+    /// Closes the queue to new items. Queued items still come out.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.wake();
@@ -152,7 +152,7 @@ impl<T> Line<T> {
         self.state.lock().closed
     }
 
-    /// Closes the line, and drops what is in it.
+    /// Closes the queue, and drops its items.
     pub(crate) fn abandon(&self) {
         let left = {
             let mut state = self.state.lock();
@@ -184,7 +184,7 @@ mod tests {
             assert_eq!(line.next(), expected.next());
         }
         assert_eq!(expected.next(), None);
-        // What was taken is no longer its place's.
+        // A taken item no longer belongs to its place.
         drop(places);
         assert!(line.is_idle());
     }

@@ -1,4 +1,4 @@
-//! What most programs use: `use skytale_sdk::prelude::*;`.
+//! Common imports: `use skytale_sdk::prelude::*;`.
 
 #[doc(no_inline)]
 pub use crate::{

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
-/// How long a first attempt to connect is waited for, before an agent without a network goes on without a session.
+/// Longest wait for a first attempt to connect, before an agent without a network goes on without a session.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(5);
 
-/// Opens a vault, or makes one; works through the process that has it open, where there is one.
+/// Opens a vault, or creates one; attaches to the process that has it open, if there is one.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
 #[pyo3(signature = (vault, api_url, api_key, passphrase=None, key_file=None, region=None, unacknowledged_max=None))]
@@ -73,8 +73,8 @@ impl Agent {
         self.agent.is_connected()
     }
 
-    /// Begins to connect, and waits for a session for a few seconds. An error where none can come (a key that the API does not
-    /// take); not where the network is away.
+    /// Starts to connect, and waits for a session for a few seconds. Fails if there cannot be one (the API rejects the
+    /// key), but not if there is no network.
     fn connect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         call!(self, py, |agent| async {
             let mut events = agent.events();
@@ -125,7 +125,7 @@ impl Agent {
         })
     }
 
-    /// As `close`, without an event loop: at the interpreter's end. Nothing in a process that was forked.
+    /// Like `close`, without an event loop, for the interpreter's end. Does nothing in a forked process.
     fn close_now(&self, py: Python<'_>, seconds: f64) {
         if let Ok(runtime) = runtime() {
             let deadline = Duration::try_from_secs_f64(seconds).unwrap_or_default();
@@ -150,7 +150,7 @@ impl Agent {
         call!(self, py, |agent| agent.channel(id).await.map(Channel::new))
     }
 
-    /// All channels, each as JSON.
+    /// Lists all channels, as JSON.
     fn channels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let agent = self.agent.clone();
         awaitable(py, async move {
@@ -159,7 +159,7 @@ impl Agent {
         })
     }
 
-    /// What a person should know: of each log its channel's id (`None` for the agent's own) and what happened.
+    /// Lists problems: for each, the channel's id (`None` for the agent's own log) and a description.
     fn problems<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         call!(self, py, |agent| {
             let problems = agent.problems().await;
@@ -206,7 +206,7 @@ pub(crate) struct Events {
 
 #[pymethods]
 impl Events {
-    /// The next event as JSON; `None` once the agent is closed.
+    /// Waits for the next event, as JSON; `None` once the agent is closed.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let events = Arc::clone(&self.events);
         awaitable(py, async move {

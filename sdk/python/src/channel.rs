@@ -9,7 +9,7 @@ use skytale_sdk::{AgentId, Code, FrameId, Message as Kept, Offset, QueuedKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A message of the history as Python gets it: id, author, offset, sent_ms, time_ms, payload, reply_to, content type, own.
+/// A message of the history for Python: id, author, offset, sent_ms, time_ms, payload, reply_to, content type, own.
 type Row = (
     String,
     String,
@@ -22,7 +22,7 @@ type Row = (
     bool,
 );
 
-/// Bytes that become Python's `bytes`, and not a list of numbers.
+/// Bytes that become Python's `bytes` instead of a list of numbers.
 pub(crate) struct Payload(bytes::Bytes);
 
 impl<'py> IntoPyObject<'py> for Payload {
@@ -85,7 +85,7 @@ impl Channel {
         })
     }
 
-    /// Sends a message and gives the first one that answers it.
+    /// Sends a message and returns the first one that answers it.
     #[pyo3(signature = (payload, seconds=None, content_type=None, key=None))]
     fn request<'py>(
         &self,
@@ -96,7 +96,7 @@ impl Channel {
         key: Option<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let request = outgoing(payload, content_type, key);
-        // What is no duration is longer than any that is one, or none at all.
+        // A number that is not a valid duration is either too long for one, or means none at all.
         let timeout = match seconds {
             Some(seconds) if seconds <= 0.0 => Duration::ZERO,
             Some(seconds) => Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
@@ -166,7 +166,7 @@ impl Channel {
         call!(self, py, |channel| channel.forget().await)
     }
 
-    /// What the vault knows of it, as JSON.
+    /// Returns the channel's state in the vault, as JSON.
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let channel = self.channel.clone();
         awaitable(py, async move {
@@ -175,7 +175,7 @@ impl Channel {
         })
     }
 
-    /// What waits to be delivered: id, kind, since_ms, bytes, attempts, payload, reply_to, content type.
+    /// Lists the outbox: id, kind, since_ms, bytes, attempts, payload, reply_to, content type.
     fn outbox<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         call!(self, py, |channel| {
             let queued = channel.outbox().await;
@@ -224,7 +224,7 @@ fn row(message: Kept) -> Row {
     )
 }
 
-/// A value of the SDK that Python reads as JSON.
+/// Encodes a value of the SDK as JSON for Python.
 pub(crate) fn json(value: &impl serde::Serialize) -> PyResult<String> {
     serde_json::to_string(value)
         .map_err(|error| error::raise(Code::Environment, error.to_string(), false, Code::Environment.help()))
@@ -241,7 +241,7 @@ fn frame_id(id: &str) -> PyResult<FrameId> {
     id.parse().map_err(|error| error::of_id(&error))
 }
 
-/// Something that was sent.
+/// Handle of a sent message or change.
 #[pyclass(frozen, module = "skytale._skytale")]
 pub(crate) struct Sent {
     sent: Arc<skytale_sdk::Sent>,
@@ -260,7 +260,7 @@ impl Sent {
         self.sent.frame_id().to_string()
     }
 
-    /// Its offset once it is in the log; `None` where a change needed no entry.
+    /// Waits until it is in the log and returns its offset; `None` if a change needed no entry.
     fn delivered<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let sent = Arc::clone(&self.sent);
         awaitable(py, async move {

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use skytale_sdk::{AgentError, Code, IdError};
 
-/// The module that decides which exception a code is.
+/// The module that maps codes to exceptions.
 const ERRORS: &str = "skytale._errors";
 
 pub(crate) fn of(error: &AgentError) -> PyErr {
@@ -11,7 +11,7 @@ pub(crate) fn of(error: &AgentError) -> PyErr {
     raise(code, error.to_string(), error.is_retryable(), code.help())
 }
 
-/// An argument that is no id.
+/// Returns the exception for an argument that is not an id.
 pub(crate) fn of_id(error: &IdError) -> PyErr {
     raise(
         Code::BadRequest,
@@ -21,7 +21,7 @@ pub(crate) fn of_id(error: &IdError) -> PyErr {
     )
 }
 
-/// The exception of a code, with what there is to do.
+/// Returns the exception of a code, with its help text.
 pub(crate) fn raise(code: Code, message: String, retryable: bool, help: &str) -> PyErr {
     let made = Python::try_attach(|py| {
         let made = py
@@ -32,6 +32,6 @@ pub(crate) fn raise(code: Code, message: String, retryable: bool, help: &str) ->
             Err(error) => error,
         }
     });
-    // The interpreter has ended: nobody sees it.
+    // If the interpreter has ended, nobody sees it.
     made.unwrap_or_else(|| pyo3::exceptions::PySystemExit::new_err(()))
 }

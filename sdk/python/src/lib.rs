@@ -9,11 +9,11 @@
 //! ```
 //!
 //! # Rules
-//! - Nothing is decided here: a method turns its arguments into the SDK's types, awaits one future of the SDK, and turns what comes
-//!   back into Python's.
-//! - A future runs on the runtime's threads without the interpreter's lock, which is taken for its result alone. Where Python
-//!   cancels an awaitable, its future is dropped: those of the SDK allow it.
-//! - A process that was forked has the runtime's memory and none of its threads: each call there is an error.
+//! - No logic here: a method converts its arguments to the SDK's types, awaits one future of the SDK, and converts the
+//!   result to Python's types.
+//! - A future runs on the runtime's threads without the interpreter's lock, which is taken only for its result. If
+//!   Python cancels an awaitable, its future is dropped, which the SDK allows.
+//! - A forked process has the runtime's memory without its threads: each call there is an error.
 
 mod agent;
 mod channel;

@@ -1,4 +1,4 @@
-//! Messages, one after another.
+//! Messages, as a sequence.
 
 use crate::channel::Sent;
 use crate::error;
@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::sync::Mutex;
 
-/// Messages given to Python at once, where they are there already: a way through the event loop costs more than a message.
+/// Maximum number of available messages passed to Python at once: a pass through the event loop costs more than a
+/// message.
 const BATCH_MAX: usize = 64;
-/// The same in bytes of payload: the message that goes beyond is the last one.
+/// Limit of such a batch in bytes of payload: the message that exceeds it is the last one.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// A message of another agent.
@@ -99,7 +100,7 @@ impl Message {
     }
 }
 
-/// A message to be sent, as Python gives it.
+/// Creates a message to be sent from Python's arguments.
 pub(crate) fn outgoing(payload: &[u8], content_type: Option<String>, key: Option<String>) -> Outgoing {
     let mut message = Outgoing::new(payload.to_vec());
     if let Some(content_type) = content_type {
@@ -111,18 +112,18 @@ pub(crate) fn outgoing(payload: &[u8], content_type: Option<String>, key: Option
     message
 }
 
-/// Messages of one channel or of several, as they come.
+/// Messages of one or several channels, as they arrive.
 #[pyclass(frozen, module = "skytale._skytale")]
 pub(crate) struct Messages {
     reader: Arc<Mutex<Reader>>,
-    /// Given, and not known to have arrived: an awaitable may be cancelled when its result is on its way. They are given again,
-    /// since an acknowledgement of a later message counts for them, too.
+    /// Messages passed to Python without confirmation: an awaitable may be cancelled while its result is in flight.
+    /// They are passed again, since an acknowledgement of a later message covers them, too.
     given: Arc<parking_lot::Mutex<Vec<Received>>>,
 }
 
 struct Reader {
     source: Source,
-    /// Met behind messages that were given first.
+    /// An error after messages that are passed first.
     failed: Option<AgentError>,
 }
 
@@ -141,7 +142,7 @@ impl Source {
 }
 
 impl Reader {
-    /// Waits for a message, and adds those that are there already.
+    /// Waits for a message, and adds those that are already available.
     async fn batch(&mut self) -> Result<Vec<Received>, AgentError> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -160,7 +161,7 @@ impl Reader {
                     self.failed = Some(error);
                     break;
                 }
-                // It would have to wait: it is dropped, which it allows.
+                // It would have to wait: drop it, which is cancel-safe.
                 Poll::Pending => break,
             }
         }
@@ -187,7 +188,7 @@ impl Messages {
 
 #[pymethods]
 impl Messages {
-    /// The next messages: the ones before, where [`Messages::taken`] was not called since.
+    /// Returns the next messages, or the previous ones again if [`Messages::taken`] was not called since.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let (reader, given) = (Arc::clone(&self.reader), Arc::clone(&self.given));
         awaitable(py, async move {
@@ -201,7 +202,7 @@ impl Messages {
         })
     }
 
-    /// The last messages have arrived.
+    /// Confirms that the last messages have arrived.
     fn taken(&self) {
         self.given.lock().clear();
     }

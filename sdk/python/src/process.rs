@@ -1,4 +1,4 @@
-//! The process: its one runtime, futures of the SDK as Python's, and whether it is still the process that began.
+//! The process: its single runtime, conversion of the SDK's futures to Python's, and detection of forks.
 
 use crate::error::raise;
 use pyo3::IntoPyObjectExt as _;
@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::AbortHandle;
 
-/// Threads of the runtime. The work of an agent is on a thread of its own and in the network.
+/// Maximum number of threads of the runtime. An agent's work is on its own thread and in the network.
 const THREADS_MAX: usize = 4;
-/// How long the interpreter's end is held up for work that does not end.
+/// Longest time that unfinished work delays the interpreter's end.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 static PROCESS: OnceLock<u32> = OnceLock::new();
@@ -41,7 +41,7 @@ pub(crate) fn begin() -> PyResult<()> {
     Ok(())
 }
 
-/// The runtime, in the process that loaded the module.
+/// Returns the runtime, in the process that loaded the module.
 pub(crate) fn runtime() -> PyResult<&'static Handle> {
     same()?;
     HANDLE
@@ -49,8 +49,8 @@ pub(crate) fn runtime() -> PyResult<&'static Handle> {
         .ok_or_else(|| PyRuntimeError::new_err("the module was not loaded"))
 }
 
-/// Ends the runtime and its threads: at the interpreter's end, when the agents are closed. A thread that came back to the
-/// interpreter after that would crash it.
+/// Ends the runtime and its threads: at the interpreter's end, when the agents are closed. A thread that returned to
+/// the interpreter later would crash it.
 #[pyfunction]
 pub(crate) fn end(py: Python<'_>) {
     if same().is_err() {
@@ -62,7 +62,7 @@ pub(crate) fn end(py: Python<'_>) {
     }
 }
 
-/// A future of the SDK as a future of the event loop that runs. Where that one is cancelled, this one is dropped.
+/// Converts a future of the SDK to a future of the running event loop. Cancelling the latter drops the former.
 pub(crate) fn awaitable<'py, F, T>(py: Python<'py>, future: F) -> PyResult<Bound<'py, PyAny>>
 where
     F: Future<Output = PyResult<T>> + Send + 'static,
@@ -74,7 +74,7 @@ where
     let (to, waiting) = (event_loop.unbind(), awaited.clone().unbind());
     let task = runtime.spawn(async move {
         let done = future.await;
-        // Without an interpreter there is nobody to be given it.
+        // Without an interpreter nobody can receive it.
         let _ = Python::try_attach(|py| deliver(py, &to, &waiting, done));
     });
     awaited.call_method1(
@@ -86,7 +86,7 @@ where
     Ok(awaited)
 }
 
-/// Gives a result to the event loop, in whose thread alone its future may be touched.
+/// Passes a result to the event loop: only its thread may touch the future.
 fn deliver<T>(py: Python<'_>, to: &Py<PyAny>, waiting: &Py<PyAny>, done: PyResult<T>) -> PyResult<()>
 where
     T: for<'any> IntoPyObject<'any>,
@@ -96,7 +96,7 @@ where
         Err(error) => (py.None(), error.into_py_any(py)?),
     };
     let settle = pyo3::wrap_pyfunction!(settle, py)?;
-    // A loop that was closed meanwhile waits for nothing.
+    // A loop that was closed meanwhile does not wait.
     to.call_method1(py, "call_soon_threadsafe", (settle, waiting, value, error))?;
     Ok(())
 }
@@ -114,7 +114,7 @@ fn settle(waiting: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, error: &Bound<'_
     Ok(())
 }
 
-/// Called when a future of the event loop is done: a task whose result nobody waits for any more is dropped.
+/// Called when a future of the event loop is done: a task without a waiter is dropped.
 #[pyclass(frozen)]
 struct Ended {
     task: AbortHandle,
@@ -130,7 +130,7 @@ impl Ended {
     }
 }
 
-/// An error in a process that was forked from the one that loaded the module.
+/// Fails in a process that was forked from the one that loaded the module.
 pub(crate) fn same() -> PyResult<()> {
     match PROCESS.get() {
         Some(process) if *process != std::process::id() => Err(raise(

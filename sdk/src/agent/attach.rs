@@ -1,4 +1,4 @@
-//! Working through the process that has the vault open.
+//! Attaching to the process that has the vault open.
 
 use super::bus::Bus;
 use super::core::Core;
@@ -12,22 +12,23 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
-/// How long a vault that is open, and whose owner is known, is tried: the owner opens its socket when it has opened the
-/// vault, and closes the vault some time after it has begun to.
+/// Retry time for an open vault whose owner is known: the owner opens its socket after it has opened the vault, and
+/// needs some time to close the vault.
 const OWNER_WITHIN: Duration = Duration::from_secs(20);
-/// The same, where it has no socket: it may have just begun, or share nothing.
+/// Retry time if the owner has no socket: it may have just started, or may not share.
 const SILENT_WITHIN: Duration = Duration::from_secs(10);
-/// The same, where nothing says which process the owner is: it may be of a version that shares nothing.
+/// Retry time if the owner is unknown: it may run a version that does not share.
 const STRANGER_WITHIN: Duration = Duration::from_secs(2);
-/// Between two attempts.
+/// Delay between two attempts.
 const RETRY: Duration = Duration::from_millis(25);
 
 impl Agent {
-    /// As [`Agent::open`]; where another process of this user has the vault open, works through that one.
+    /// Like [`Agent::open`], but attaches to another process of this user if that one has the vault open.
     ///
-    /// Everything is done there, and its settings hold: tokens, relay nodes, limits, history. [`Agent::connect`] makes the
-    /// owner connect. [`Agent::disconnect`] does nothing, and [`Agent::close`] only detaches: the owner goes on. When the
-    /// owner closes the vault, calls end with [`AgentError::OwnerGone`]: open it again, and go on.
+    /// The owner then does all the work, with its own settings: tokens, relay nodes, limits, history.
+    /// [`Agent::connect`] makes the owner connect. [`Agent::disconnect`] does nothing, and [`Agent::close`] only
+    /// detaches: the owner goes on. When the owner closes the vault, calls fail with [`AgentError::OwnerGone`]: open
+    /// the vault again to continue.
     pub async fn open_or_attach(config: AgentConfig) -> Result<Self, AgentError> {
         let begun = Instant::now();
         let mut key = None;
@@ -61,14 +62,14 @@ impl Agent {
         }
     }
 
-    /// Whether another process has the vault open, and does what this agent is asked to.
+    /// Whether this agent is attached: another process has the vault open and executes its calls.
     pub fn is_attached(&self) -> bool {
         self.inner.core.owner().is_some()
     }
 
     fn attached(config: AgentConfig, core: Core) -> Self {
         let core = Arc::new(core);
-        // Nothing is begun by it.
+        // This starts nothing.
         let link = Link {
             core: Arc::clone(&core),
             tokens: config.tokens,
@@ -135,7 +136,7 @@ impl Agent {
         beginning.await.expect("begun");
     }
 
-    /// Requests of guests that are being done, and guests.
+    /// Number of attached processes and of their requests in progress.
     pub(crate) fn shared_calls(&self) -> usize {
         self.shared().map_or(0, Share::calls)
     }

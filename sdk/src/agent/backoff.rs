@@ -1,8 +1,8 @@
-//! Waits between attempts. Pure except for the jitter.
+//! Delays between attempts. Pure except for the jitter.
 
 use std::time::Duration;
 
-/// Exponential waits with full jitter in their upper half.
+/// Exponential backoff with full jitter in its upper half.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     min: Duration,
@@ -15,12 +15,12 @@ impl Backoff {
         Self { min, max, attempts: 0 }
     }
 
-    /// What was tried has succeeded.
+    /// Resets the backoff after a success.
     pub(crate) const fn reset(&mut self) {
         self.attempts = 0;
     }
 
-    /// The next wait: at least `asked`, where the other side asked for a wait.
+    /// Returns the next delay: at least `asked`, if the peer requested a delay.
     pub(crate) fn next(&mut self, asked: Option<Duration>) -> Duration {
         let ceiling = self
             .min
@@ -31,7 +31,7 @@ impl Backoff {
         wait.max(asked.unwrap_or_default())
     }
 
-    /// The next wait after a refusal that will not go away by itself: the longest.
+    /// Returns the next delay after a refusal that does not pass by itself: the longest one.
     pub(crate) fn longest(&mut self, asked: Option<Duration>) -> Duration {
         self.attempts = self.attempts.saturating_add(1);
         self.max

@@ -1,4 +1,4 @@
-//! What one part of an agent tells the others: events, wake-ups, who waits for a delivery.
+//! Communication between the parts of an agent: events, wake-ups, waiters for deliveries.
 
 use super::AgentError;
 use crate::engine::PendingJoin;
@@ -10,17 +10,17 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
-/// What became of something that was sent.
+/// Outcome of a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     Delivered(Offset),
     Unneeded,
     Failed(Code),
-    /// Nobody knows yet: the process that has the vault open is gone.
+    /// Unknown: the process that has the vault open is gone.
     Detached,
 }
 
-/// What became of something is known already.
+/// Returns a receiver for an outcome that is already known.
 pub(crate) fn settled(delivery: Delivery) -> oneshot::Receiver<Delivery> {
     let (sender, receiver) = oneshot::channel();
     // The receiver is here.
@@ -31,23 +31,23 @@ pub(crate) fn settled(delivery: Delivery) -> oneshot::Receiver<Delivery> {
 /// Wake-ups of one channel.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    /// Moves when a message comes into the inbox, or the channel is left.
+    /// Changes when a message arrives in the inbox, or the channel is left.
     pub(crate) inbox: watch::Sender<u64>,
-    /// Each who reads the inbox as a stream has a receiver: what it was given it may acknowledge later.
+    /// Each reader of the inbox as a stream has a receiver: it may acknowledge its messages later.
     pub(crate) readers: watch::Sender<()>,
-    /// The worker has something to look at: the outbox grew, or the inbox shrank.
+    /// Wakes the worker: the outbox grew, or the inbox shrank.
     pub(crate) work: Notify,
-    /// How far the channel is followed, in the session there is.
+    /// Progress of following the channel in the current session.
     pub(crate) followed: watch::Sender<Followed>,
 }
 
 impl Signals {
-    /// The channel is not followed, or not live yet; one that was left stays so.
+    /// Marks the channel as not followed, or not live yet; a left channel stays left.
     pub(crate) fn fall_behind(&self) {
         self.follow(Followed::Behind);
     }
 
-    /// The channel is followed so far; one that was left stays so, until it is joined again.
+    /// Records the progress of following the channel; a left channel stays left until it is joined again.
     pub(crate) fn follow(&self, far: Followed) {
         self.followed.send_if_modified(|followed| {
             let changes = *followed != Followed::Left;
@@ -59,67 +59,67 @@ impl Signals {
     }
 }
 
-/// How far a channel is followed.
+/// Progress of following a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Followed {
-    /// There is more to replay, or nobody to replay it from.
+    /// There is more to replay, or no node to replay it from.
     Behind,
-    /// The application has not kept up; replay waits for it.
+    /// The application lags; replay waits for it.
     Paused,
-    /// It cannot be followed as things are, and that will last: the log or the vault said so again and again.
+    /// It cannot be followed, permanently: the log or the vault has refused repeatedly.
     Refused(Code),
     /// Replayed to its head, and live.
     Live,
-    /// The agent has left, or was removed: there is nothing more to come.
+    /// The agent has left, or was removed: nothing more can arrive.
     Left,
 }
 
-/// How far the agent's own log has come in the session there is.
+/// Progress of the agent's own log in the current session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Readiness {
-    /// The agent's log was replayed to its head.
+    /// Whether the agent's log was replayed to its head.
     pub(crate) log: bool,
-    /// No bundle waits to be fetched.
+    /// Whether no bundle waits to be fetched.
     pub(crate) joins: bool,
-    /// KeyPackages were counted and offered.
+    /// Whether KeyPackages were counted and offered.
     pub(crate) stock: bool,
-    /// Additions that wait for their agents were tried.
+    /// Whether deferred additions were tried.
     pub(crate) deferred: bool,
 }
 
 impl Readiness {
-    /// All of it.
+    /// Whether all steps are complete.
     pub(crate) const fn is_complete(&self) -> bool {
         self.log && self.joins && self.stock && self.deferred
     }
 }
 
-/// Whether a wait that needs a session can still end well.
+/// Outlook of waits that need a session: whether they can still succeed.
 #[derive(Clone, Debug)]
 pub(crate) enum Outlook {
-    /// It can: the agent is open, and no permanent failure is known.
+    /// They can: the agent is open, and no permanent failure is known.
     Open,
-    /// There is no session, and retrying does not help: the API key was revoked, say.
+    /// There is no session, and retrying does not help: the API key was revoked, for example.
     Failed(RelayError),
-    /// The same, as the process says that has the vault open.
+    /// The owner process reports that there is no session, and that retrying does not help.
     OwnerFailed {
         code: Code,
         reason: String,
         retryable: bool,
     },
-    /// The process that had the vault open is gone, or was let go.
+    /// The owner process is gone, or this one has detached.
     Detached,
     /// The agent is closed.
     Closed,
 }
 
 impl Outlook {
-    /// Nothing changes it any more.
+    /// Whether it can no longer change.
     const fn is_final(&self) -> bool {
         matches!(self, Self::Detached | Self::Closed)
     }
 
-    /// Why waits end, where they do.
+    /// Returns why waits fail, if they do.
     pub(crate) fn reason(&self) -> Option<AgentError> {
         match self {
             Self::Open => None,
@@ -141,30 +141,30 @@ impl Outlook {
 
 #[derive(Debug)]
 pub(crate) struct Bus {
-    // `None` once the agent is closed: receivers then come to an end.
+    // `None` once the agent is closed: receivers then end.
     events: Mutex<Option<broadcast::Sender<Event>>>,
     channels: Mutex<HashMap<ChannelId, Arc<Signals>>>,
     waiters: Mutex<HashMap<FrameId, Vec<oneshot::Sender<Delivery>>>>,
-    /// Why there is no session, as it was reported last.
+    /// The last report why there is no session.
     missed: Mutex<Option<Event>>,
-    /// That nothing listens, as the last round of attempts reported it.
+    /// The report of the last round of attempts that nothing listens.
     nobody: Mutex<Option<Event>>,
-    /// The channels to be followed have changed.
+    /// Signals that the channels to follow have changed.
     pub(crate) channels_changed: Notify,
-    /// Bundles may be there to be fetched.
+    /// Signals that there may be bundles to fetch.
     pub(crate) joins_pending: Notify,
-    /// The stock of KeyPackages may have shrunk.
+    /// Signals that the stock of KeyPackages may have shrunk.
     pub(crate) stock_changed: Notify,
-    /// Additions may be there that wait for their agents.
+    /// Signals that there may be deferred additions.
     pub(crate) deferred_changed: Notify,
-    /// Bundles that the relay node refuses, which will last in this session: nobody waits for them.
+    /// Bundles that the relay node refuses for the rest of this session: nobody waits for them.
     pub(crate) unfetched: Mutex<HashSet<(ChannelId, Offset)>>,
     /// Channels that were declined.
     hidden: Mutex<BTreeSet<ChannelId>>,
-    /// Moves whenever something left an outbox.
+    /// Changes whenever an item leaves an outbox.
     pub(crate) settled: watch::Sender<u64>,
     pub(crate) session: watch::Sender<Option<Session>>,
-    /// Another copy of the vault has taken this one's place: no session is to be had.
+    /// Whether another copy of the vault has superseded this one, so no session is possible.
     pub(crate) superseded: watch::Sender<bool>,
     pub(crate) readiness: watch::Sender<Readiness>,
     outlook: watch::Sender<Outlook>,
@@ -214,12 +214,12 @@ impl Bus {
             return;
         }
         if let Some(events) = &*self.events.lock() {
-            // Nobody need be watching.
+            // There may be no receivers.
             let _ = events.send(event);
         }
     }
 
-    /// Tells what a call of the engine brought, once its transaction is through.
+    /// Reports the events of a call of the engine, once its transaction is committed.
     pub(crate) fn tell_all(&self, events: Vec<Event>) {
         for event in events {
             self.act(&event);
@@ -227,12 +227,12 @@ impl Bus {
         }
     }
 
-    /// Whether a channel was declined: it is followed until it is left, and nothing of it is reported.
+    /// Whether a channel was declined: it is followed until it is left, but not reported.
     pub(crate) fn is_hidden(&self, channel: ChannelId) -> bool {
         self.hidden.lock().contains(&channel)
     }
 
-    /// The channels that were declined, as the vault has them.
+    /// Sets the declined channels, as stored in the vault.
     pub(crate) fn hide(&self, declined: BTreeSet<ChannelId>) {
         *self.hidden.lock() = declined;
     }
@@ -245,7 +245,7 @@ impl Bus {
             Event::SendFailed { frame_id, code, .. } => self.settle(*frame_id, Delivery::Failed(*code)),
             Event::Joined { channel, .. } => {
                 self.bump_inbox(*channel);
-                // The channel may have been left before, and its old worker may not know that yet.
+                // The channel may have been left earlier, and its old worker may not know that yet.
                 self.signals(*channel).followed.send_replace(Followed::Behind);
                 self.channels_changed.notify_one();
             }
@@ -271,40 +271,40 @@ impl Bus {
     pub(crate) fn settle(&self, frame_id: FrameId, delivery: Delivery) {
         let waiters = self.waiters.lock().remove(&frame_id).unwrap_or_default();
         for waiter in waiters {
-            // Whoever sent it may not want to know.
+            // The sender may not be waiting.
             let _ = waiter.send(delivery);
         }
         self.settled.send_modify(|version| *version += 1);
     }
 
-    /// Waits for what becomes of a frame. Called on the engine's thread, in the call that queues the frame, so that
-    /// nothing can become of it before.
+    /// Returns a receiver for the outcome of a frame. Called on the engine's thread, in the call that queues the frame,
+    /// so that there can be no outcome earlier.
     pub(crate) fn wait_for(&self, frame_id: FrameId) -> oneshot::Receiver<Delivery> {
         let (sender, receiver) = oneshot::channel();
         self.waiters.lock().entry(frame_id).or_default().push(sender);
         receiver
     }
 
-    /// The last [`Event::ConnectFailed`], where no session came after it, and the [`Event::NobodyListens`] of the last round
-    /// of attempts: for who begins to watch now.
+    /// Returns the last [`Event::ConnectFailed`], if no session followed it, and the [`Event::NobodyListens`] of the
+    /// last round of attempts: for new watchers.
     pub(crate) fn missed(&self) -> Vec<Event> {
         let missed = self.missed.lock().clone();
         missed.into_iter().chain(self.nobody.lock().clone()).collect()
     }
 
-    /// A round of attempts begins: whether something listens is not known.
+    /// Starts a round of attempts: it is unknown again whether something listens.
     pub(crate) fn attempt(&self) {
         *self.nobody.lock() = None;
     }
 
-    /// The agent is closed: nobody gets an answer any more, and events end.
+    /// Closes the bus with its agent: pending waiters get no answer, and events end.
     pub(crate) fn close(&self) {
         self.waiters.lock().clear();
         self.events.lock().take();
         self.set_outlook(Outlook::Closed);
     }
 
-    /// The process that tells what happens is gone: nobody gets an answer from it any more, and events end.
+    /// Detaches from the owner process: pending waiters get no answer from it, and events end.
     pub(crate) fn detach(&self) {
         let waiters = std::mem::take(&mut *self.waiters.lock());
         for waiter in waiters.into_values().flatten() {
@@ -314,14 +314,14 @@ impl Bus {
         self.close();
     }
 
-    /// Something may have come into any inbox.
+    /// Wakes the readers of all inboxes.
     pub(crate) fn wake_inboxes(&self) {
         for signals in self.channels.lock().values() {
             signals.inbox.send_modify(|version| *version += 1);
         }
     }
 
-    /// Forgets the session, and everything that was known through it.
+    /// Clears the session, and all state known through it.
     pub(crate) fn offline(&self) {
         self.session.send_replace(None);
         self.readiness.send_replace(Readiness::default());
@@ -331,7 +331,7 @@ impl Bus {
         }
     }
 
-    /// The state of waits, and whatever changes.
+    /// Returns a receiver for the outlook of waits.
     pub(crate) fn outlook(&self) -> watch::Receiver<Outlook> {
         self.outlook.subscribe()
     }
@@ -343,17 +343,17 @@ impl Bus {
         pending.iter().any(|join| !is_hopeless(join))
     }
 
-    /// No session can be had, and retrying does not help: ends all waits that need one with this error.
+    /// Fails all waits that need a session with this error: no session is possible, and retrying does not help.
     pub(crate) fn fail_waits(&self, error: RelayError) {
         self.set_outlook(Outlook::Failed(error));
     }
 
-    /// There is a session, or it is worth waiting for one again.
+    /// Allows waits again: there is a session, or one is possible.
     pub(crate) fn allow_waits(&self) {
         self.set_outlook(Outlook::Open);
     }
 
-    /// What the process says that has the vault open.
+    /// Sets the outlook reported by the owner process.
     pub(crate) fn set_outlook(&self, next: Outlook) {
         self.outlook.send_if_modified(|outlook| {
             let changes = !outlook.is_final();
@@ -364,8 +364,8 @@ impl Bus {
         });
     }
 
-    /// Waits for something that needs a session. Fails with the reason if it cannot end well; a result that is ready
-    /// wins over that.
+    /// Waits for a future that needs a session. Fails with the reason if it cannot succeed; a ready result takes
+    /// precedence.
     pub(crate) async fn wait<T>(&self, waited: impl Future<Output = T>) -> Result<T, AgentError> {
         let mut outlook = self.outlook.subscribe();
         let reason = async {
@@ -381,7 +381,7 @@ impl Bus {
         }
     }
 
-    /// Waits until a channel is followed as far as `enough` says, and gives how far that is.
+    /// Waits until a channel is followed as far as `enough` requires, and returns its progress.
     pub(crate) async fn followed(
         &self,
         channel: ChannelId,

@@ -1,4 +1,4 @@
-//! What an agent is opened with.
+//! Configuration of an agent.
 
 use crate::engine::{EngineConfig, Keep};
 use crate::net::relay::{NetworkConfig, PATIENCE};
@@ -9,19 +9,19 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where relay nodes are.
+/// Source of the list of relay nodes.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum RelaySource {
-    /// The directory that comes with each token.
+    /// The directory that each token carries.
     #[default]
     Directory,
-    /// These, nearest first.
+    /// A fixed list, nearest first.
     Fixed(Vec<Relay>),
 }
 
-/// How an agent is opened, and how it behaves: the builder of an [`Agent`](super::Agent). [`AgentConfig::new`] or
-/// [`AgentConfig::from_env`] begins one; what they do not ask for has a default.
+/// Configuration of an [`Agent`](super::Agent), as a builder. Start with [`AgentConfig::new`] or
+/// [`AgentConfig::from_env`]; every other setting has a default.
 ///
 /// ```
 /// use skytale_sdk::{Agent, AgentConfig, ApiClient, ApiKey, Keep, Region, VaultKey};
@@ -47,21 +47,22 @@ pub enum RelaySource {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct AgentConfig {
-    /// The vault's file. Made where there is none.
+    /// The vault's file. Created if it does not exist.
     pub vault: PathBuf,
     /// The vault's key.
     pub key: VaultKey,
-    /// Who gives out tokens: an [`ApiClient`](crate::ApiClient), or another.
+    /// Provider of tokens: an [`ApiClient`](crate::ApiClient), or another one.
     pub tokens: TokenSource,
-    /// Where relay nodes are.
+    /// Source of the list of relay nodes.
     pub relays: RelaySource,
-    /// The region that the agent is in or nearest to: asked for with each token, so that the directory names relay nodes of
-    /// it first. Without, the API takes its own.
+    /// The region that the agent is in or nearest to. Sent with each token request, so the directory lists relay nodes
+    /// of that region first. Without it, the API uses its own region.
     pub region: Option<Region>,
-    /// How relay nodes are reached.
+    /// Network settings for connections to relay nodes.
     pub network: NetworkConfig,
-    /// Whether other processes of this user that have the vault's key may work through this one, by a socket beside the
-    /// vault, `<vault>.sock`. As long as the agent is open; see [`Agent::open_or_attach`](super::Agent::open_or_attach).
+    /// Whether other processes of this user that have the vault's key may attach to this one while the agent is open.
+    /// They connect through a socket beside the vault, `<vault>.sock`; see
+    /// [`Agent::open_or_attach`](super::Agent::open_or_attach).
     pub sharing: bool,
     /// The engine's settings.
     pub engine: EngineConfig,
@@ -69,41 +70,42 @@ pub struct AgentConfig {
     pub driver: DriverConfig,
 }
 
-/// How the background work behaves.
+/// Settings of the background work.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DriverConfig {
-    /// The shortest wait before another attempt to connect; doubled each time, with jitter. Where there are several relay
-    /// nodes, one that failed is left alone for a second at least.
+    /// Shortest delay before reconnecting; doubled after each failure, with jitter. If there are several relay nodes,
+    /// one that failed is not retried for at least a second.
     pub backoff_min: Duration,
-    /// The longest.
+    /// Longest delay before reconnecting.
     pub backoff_max: Duration,
-    /// A relay node that has not answered for so long is not waited for alone: the next one is tried beside it.
+    /// Delay after which an unanswered connection attempt no longer blocks the next relay node: that one is tried in
+    /// parallel.
     pub probe_stagger: Duration,
-    /// The longest time, of which each agent takes a random part, before it goes to another relay node: a node's agents do
-    /// not all come at one moment to the next.
+    /// Longest delay before an agent moves to another relay node. Each agent waits a random part of it, so that the
+    /// agents of one node do not all reach the next one at the same moment.
     pub move_jitter: Duration,
-    /// A relay node that is there and owes an answer (a verdict, a part of a replay) for so long is left for another, where there
-    /// is one. It must be longer than a sound one may take, whatever it cannot reach itself: in a fleet twice the store's
-    /// `append_timeout_ms`.
+    /// Longest time that a reachable relay node may owe an answer (a verdict, a part of a replay). After it, the agent
+    /// moves to another node if there is one. It must exceed the time that a healthy node needs even if that node
+    /// cannot reach others: in a fleet, twice the store's `append_timeout_ms`.
     pub answer_timeout: Duration,
-    /// With as many messages in a channel's inbox that the application has not acknowledged, the channel is no longer
-    /// followed until half of them are, or until something is to be sent there.
+    /// Number of unacknowledged messages in a channel's inbox at which the channel pauses. It resumes when half of them
+    /// are acknowledged, or when something is to be sent there.
     pub inbox_messages_max: u64,
     /// Events kept for a slow receiver.
     pub events_max: usize,
-    /// How long an operation that needs the relay (a claim of KeyPackages) waits for a session.
+    /// Longest time that an operation that needs the relay (a claim of KeyPackages) waits for a session.
     pub online_timeout: Duration,
-    /// How long what was sent after [`Channel::ensure_members`](crate::channel::Channel::ensure_members) waits for an agent that
-    /// has no KeyPackages on offer, from the first attempt to add it on. Time without a session does not count before that
-    /// attempt.
+    /// Longest time that messages sent after [`Channel::ensure_members`](crate::channel::Channel::ensure_members) wait
+    /// for an agent that has no KeyPackages on offer. It starts at the first attempt to add the agent; time without a
+    /// session before that does not count.
     pub member_wait: Duration,
-    /// How often the stock of KeyPackages is counted when nothing else gives reason to.
+    /// Interval at which the stock of KeyPackages is counted if nothing else triggers it.
     pub stock_interval: Duration,
 }
 
 impl AgentConfig {
-    /// With defaults for the rest.
+    /// Creates a configuration with defaults for all other settings.
     pub fn new(vault: impl Into<PathBuf>, key: VaultKey, tokens: impl TokenProvider) -> Self {
         Self {
             vault: vault.into(),
@@ -118,50 +120,49 @@ impl AgentConfig {
         }
     }
 
-    /// In or nearest to a region.
+    /// Sets the region that the agent is in or nearest to.
     #[must_use]
     pub const fn with_region(mut self, region: Region) -> Self {
         self.region = Some(region);
         self
     }
 
-    /// With how relay nodes are reached.
+    /// Sets the network settings for connections to relay nodes.
     #[must_use]
     pub fn with_network(mut self, network: NetworkConfig) -> Self {
         self.network = network;
         self
     }
 
-    /// With how much of each channel's history is kept, of what the application has acknowledged.
+    /// Sets how much acknowledged history each channel keeps.
     #[must_use]
     pub const fn with_history(mut self, keep: Keep) -> Self {
         self.engine.history = keep;
         self
     }
 
-    /// With how many messages that the application has not acknowledged pause their channel. See
-    /// [`DriverConfig::inbox_messages_max`].
+    /// Sets the number of unacknowledged messages that pauses a channel. See [`DriverConfig::inbox_messages_max`].
     #[must_use]
     pub const fn with_inbox_messages_max(mut self, messages: u64) -> Self {
         self.driver.inbox_messages_max = messages;
         self
     }
 
-    /// With how long an operation that needs a relay node waits for a session.
+    /// Sets how long an operation that needs a relay node waits for a session.
     #[must_use]
     pub const fn with_online_timeout(mut self, timeout: Duration) -> Self {
         self.driver.online_timeout = timeout;
         self
     }
 
-    /// Lets other processes of this user work through this one, or not.
+    /// Sets whether other processes of this user may attach to this one.
     #[must_use]
     pub const fn with_sharing(mut self, sharing: bool) -> Self {
         self.sharing = sharing;
         self
     }
 
-    /// With relay nodes given, instead of the directory's.
+    /// Uses the given relay nodes instead of the directory's.
     #[must_use]
     pub fn with_relays(mut self, relays: Vec<Relay>) -> Self {
         self.relays = RelaySource::Fixed(relays);

@@ -1,11 +1,12 @@
-//! Who may claim an agent's KeyPackages, who may add it without asking, and what waits for its word.
+//! Consent (claims of an agent's KeyPackages), trust (additions without a request), and requests to be accepted.
 
 use super::{Agent, AgentError};
 use crate::engine::{Consent, ConsentStatus, JoinRequest, Trust};
 use skytale_proto::ChannelId;
 
 impl Agent {
-    /// Who may claim this agent's KeyPackages, and so add it to channels. Its own account's agents always may.
+    /// Returns which agents may claim this agent's KeyPackages, and so add it to channels. Agents of its own account
+    /// always may.
     pub async fn consent(&self) -> Result<ConsentStatus, AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.consent().await;
@@ -13,8 +14,9 @@ impl Agent {
         self.inner.core.try_call(|actor| actor.engine.consent()).await
     }
 
-    /// Says who may claim this agent's KeyPackages from now on. Durable when this returns; the relay node refuses others once
-    /// the agent's log says so, which [`Agent::caught_up`] waits for. What others have claimed before is void, where they may not claim any more.
+    /// Sets which agents may claim this agent's KeyPackages. Durable when this returns. The relay node refuses others
+    /// once the agent's log has the rule, which [`Agent::caught_up`] waits for. Earlier claims by agents that may no
+    /// longer claim become void.
     pub async fn set_consent(&self, consent: Consent) -> Result<(), AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.set_consent(consent).await;
@@ -22,7 +24,7 @@ impl Agent {
         let set = self.inner.core.try_call(move |actor| {
             actor.engine.set_consent(&consent)?;
             let pending = !actor.engine.consent()?.in_force;
-            // On the engine's thread: whoever appends it says that it is done after this.
+            // On the engine's thread: the task that appends it reports completion after this.
             actor.bus.readiness.send_modify(|ready| ready.stock &= !pending);
             actor.bus.stock_changed.notify_one();
             Ok(())
@@ -30,8 +32,8 @@ impl Agent {
         set.await
     }
 
-    /// Who may add this agent to a channel without asking it. Others who hold a KeyPackage of it may ask: see
-    /// [`Agent::requests`].
+    /// Returns which agents may add this one to a channel without a request. Others who hold one of its KeyPackages may
+    /// request it: see [`Agent::requests`].
     pub async fn trust(&self) -> Result<Trust, AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.trust().await;
@@ -39,7 +41,7 @@ impl Agent {
         self.inner.core.try_call(|actor| actor.engine.trust()).await
     }
 
-    /// Says who may add this agent without asking, from now on.
+    /// Sets which agents may add this one without a request, from now on.
     pub async fn set_trust(&self, trust: Trust) -> Result<(), AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.set_trust(trust).await;
@@ -50,7 +52,7 @@ impl Agent {
             .await
     }
 
-    /// Additions that wait to be accepted, oldest first. Nothing of those channels is read, listed or shown.
+    /// Lists the additions that wait to be accepted, oldest first. Their channels are not read, listed or shown.
     pub async fn requests(&self) -> Result<Vec<JoinRequest>, AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.requests().await;
@@ -58,8 +60,8 @@ impl Agent {
         self.inner.core.try_call(|actor| actor.engine.requests()).await
     }
 
-    /// Accepts an addition. Durable when this returns; the channel is there once this agent has fetched what added it, which
-    /// [`Agent::caught_up`] waits for.
+    /// Accepts an addition. Durable when this returns. The channel exists once this agent has fetched the bundle that
+    /// added it, which [`Agent::caught_up`] waits for.
     pub async fn accept(&self, channel: ChannelId) -> Result<(), AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.accept_request(channel).await;
@@ -71,8 +73,8 @@ impl Agent {
         accepted.await
     }
 
-    /// Declines an addition: this agent leaves the group, as soon as it is online and a member commits it. The channel is never
-    /// listed, and nothing of it is shown. Durable when this returns.
+    /// Declines an addition. Durable when this returns. This agent leaves the group as soon as it is online and a
+    /// member commits the removal. The channel is never listed, and none of its messages is shown.
     pub async fn decline(&self, channel: ChannelId) -> Result<(), AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.decline_request(channel).await;

@@ -1,4 +1,4 @@
-//! The engine on a thread of its own, and the door to it for async code.
+//! The engine on its own thread, and its handle for async code.
 
 use super::bus::Bus;
 use super::error::AgentError;
@@ -19,12 +19,12 @@ use tokio::sync::{oneshot, watch};
 use tracing::Span;
 use zeroize::Zeroizing;
 
-/// How often histories are looked at, where there are calls at all.
+/// Interval between checks of histories, if there are calls at all.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
-/// Messages taken out of them at once.
+/// Maximum number of messages deleted at once.
 const TIDIED_MAX: u32 = 256;
 
-/// What runs on the engine's thread.
+/// State on the engine's thread.
 pub(crate) struct Actor {
     pub(crate) engine: Engine,
     pub(crate) bus: Arc<Bus>,
@@ -32,7 +32,7 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    /// Channels that were declined, and are left by now, are forgotten.
+    /// Forgets declined channels that were left by now.
     fn forget_declined(&mut self) -> Result<(), EngineError> {
         if self.engine.forget_declined()? {
             self.bus.hide(self.engine.declined()?);
@@ -44,13 +44,13 @@ impl Actor {
 type Call = Box<dyn FnOnce(&mut Actor) + Send>;
 
 impl Actor {
-    /// The next call. While nobody calls, what is due is tidied up; a call waits for one piece of that at most.
+    /// Waits for the next call. Tidies up while there are no calls; a call waits for at most one step of that.
     fn next(&mut self, line: &Line<Call>) -> Option<Call> {
         while self.tidy() && line.is_idle() {}
         line.next()
     }
 
-    /// Holds to the setting for histories, a piece at a time. Whether there is more to be done.
+    /// Enforces the setting for histories, one step at a time. Returns whether there is more to do.
     fn tidy(&mut self) -> bool {
         if Instant::now() < self.tidy_at {
             return false;
@@ -70,18 +70,18 @@ impl Actor {
     }
 }
 
-/// What the log lines of an agent's work are in, whatever task or thread writes them. Its level is the highest one, so that every
-/// filter that keeps a line keeps its span, too.
+/// Returns the span for all log lines of an agent's work, in every task and thread. It has the highest level, so that
+/// every filter that keeps a line keeps its span, too.
 pub(crate) fn span(agent: AgentId) -> Span {
     tracing::error_span!(target: "skytale_sdk", "agent", agent_id = %agent)
 }
 
-/// The engine, from outside its thread. Calls are done in the order in which they came. One that has begun is finished,
-/// whether or not its caller still waits, and what it brought is reported by the thread itself. One whose caller goes before it
-/// has begun is not done.
+/// Handle of the engine, for use outside its thread. Calls are executed in order. A call that has started is finished,
+/// even if its caller no longer waits, and the thread itself reports its events. A call whose caller is dropped before
+/// it starts is not executed.
 ///
-/// Calling never waits for room: the calls in line are those that somebody waits for (see [`Line`]). What an application
-/// sends is bounded by the outbox, in the vault.
+/// Calling never waits for room: only calls with a waiting caller are queued (see [`Line`]). An application's messages
+/// are bounded by the outbox in the vault.
 pub(crate) struct Core {
     door: Door,
     ended: watch::Receiver<bool>,
@@ -91,7 +91,7 @@ pub(crate) struct Core {
     owner: Option<Owner>,
 }
 
-/// The line of calls. When it is dropped no more of them are taken, and the thread ends.
+/// The queue of calls. Dropping it closes the queue and ends the thread.
 struct Door(Arc<Line<Call>>);
 
 impl Drop for Door {
@@ -109,7 +109,7 @@ impl fmt::Debug for Core {
 }
 
 impl Core {
-    /// Opens the vault on a thread of its own and gives the agent's endpoint secret.
+    /// Opens the vault on its own thread and returns the agent's endpoint secret.
     pub(crate) async fn open(
         vault: PathBuf,
         key: VaultKey,
@@ -122,7 +122,7 @@ impl Core {
         let (end, ended) = watch::channel(false);
         let (thread_bus, thread_line) = (Arc::clone(&bus), Arc::clone(&door.0));
         let run = move || {
-            // Set when the thread ends, also by a panic, after the vault was closed.
+            // Set when the thread ends, even by a panic, after the vault was closed.
             let _end = EndOnDrop(end, Arc::clone(&thread_bus), Arc::clone(&thread_line));
             let engine = match Engine::open(&vault, key, config) {
                 Ok(engine) => engine,
@@ -172,9 +172,9 @@ impl Core {
         Ok((core, secret))
     }
 
-    /// An agent whose vault is open in another process. What that one tells goes to `bus`.
+    /// Creates the handle of an agent whose vault is open in another process. Its reports go to `bus`.
     pub(crate) fn attached(owner: Owner, bus: Arc<Bus>, ended: watch::Receiver<bool>, agent: AgentId) -> Self {
-        // Nobody takes calls: each operation asks the owner.
+        // Nobody executes calls: each operation goes to the owner.
         let door = Door(Arc::new(Line::new()));
         door.0.close();
         Self {
@@ -187,17 +187,17 @@ impl Core {
         }
     }
 
-    /// For log lines of the agent's work.
+    /// Returns the span for log lines of the agent's work.
     pub(crate) fn span(&self) -> Span {
         self.span.clone()
     }
 
-    /// The process that has the vault open, if it is not this one.
+    /// Returns the process that has the vault open, if it is not this one.
     pub(crate) const fn owner(&self) -> Option<&Owner> {
         self.owner.as_ref()
     }
 
-    /// Does something on the engine's thread.
+    /// Runs a function on the engine's thread.
     pub(crate) async fn call<T, F>(&self, function: F) -> Result<T, AgentError>
     where
         T: Send + 'static,
@@ -212,7 +212,7 @@ impl Core {
         }
         let (answer, answered) = oneshot::channel();
         let call: Call = Box::new(move |actor| {
-            // The caller may have gone.
+            // The caller may be gone.
             let _ = answer.send(function(actor));
         });
         let place = self.door.0.join(call).ok_or(AgentError::Closed)?;
@@ -221,7 +221,7 @@ impl Core {
         answer.map_err(|_| AgentError::Closed)
     }
 
-    /// Does something on the engine's thread that may be refused.
+    /// Runs a fallible function on the engine's thread.
     pub(crate) async fn try_call<T, F>(&self, function: F) -> Result<T, AgentError>
     where
         T: Send + 'static,
@@ -235,17 +235,17 @@ impl Core {
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 
-    /// Takes no more calls: the vault is closed after those that wait.
+    /// Stops accepting calls: the vault is closed after the queued ones.
     pub(crate) fn shut(&self) {
         self.door.0.close();
     }
 
-    /// No more calls are taken.
+    /// Whether no more calls are accepted.
     pub(crate) fn is_shut(&self) -> bool {
         self.door.0.is_closed()
     }
 
-    /// Closes the vault after the calls that wait; returns when its file is released.
+    /// Closes the vault after the queued calls; returns when its file is released.
     pub(crate) async fn stop(&self) {
         self.shut();
         self.closed().await;
@@ -256,7 +256,7 @@ struct EndOnDrop(watch::Sender<bool>, Arc<Bus>, Arc<Line<Call>>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        // Only after a panic is anything left in it.
+        // Items are left only after a panic.
         self.2.abandon();
         self.1.close();
         self.0.send_replace(true);

@@ -1,5 +1,5 @@
-//! Which relay node is next, and when: after a session, after attempts that failed, when one is to be left. Pure except for the
-//! jitter of its waits.
+//! Choice of the next relay node, and its time: after a session, after failed attempts, when one is to be left. Pure
+//! except for the jitter of its delays.
 //!
 //! ```text
 //!   seek ──round of attempts──> session ──lost───────> seek, soon
@@ -14,71 +14,71 @@ use skytale_proto::{Code, EndpointId};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A session that lasted so long was a good one: what failed before it is forgotten.
+/// Length of a good session, after which earlier failures are forgotten.
 const SESSION_GOOD: Duration = Duration::from_secs(5);
-/// A relay node that drains is left after this time at the latest where there is no other to go to.
+/// Longest time before a draining relay node is left if there is no other.
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(2);
-/// A relay node that drains is left alone for so long, where there are others.
+/// Pause of a drained relay node, if there are others.
 const DRAINED_PAUSE: Duration = Duration::from_secs(2);
-/// A relay node that was left for its refusals, or its silence, is left alone for so long at least; for twice as long each time
-/// that the next one was no better.
+/// Shortest pause of a relay node that was left for its refusals or its silence; doubled each time the next one was no
+/// better.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
-/// The longest such time.
+/// The longest such pause.
 const TROUBLE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// The relay nodes that are known, and what has become of them and of the sessions with them.
+/// The known relay nodes, with the state of each and of its sessions.
 #[derive(Debug)]
 pub(super) struct Course {
     relays: Relays,
     pauses: (Duration, Duration),
     backoff: Backoff,
-    /// How often in a row a session was left for what its relay node refused, or did not answer.
+    /// Number of consecutive sessions left because their relay node refused or did not answer.
     troubles: u32,
-    /// The last session was a good one.
+    /// Whether the last session was a good one.
     was_good: bool,
 }
 
-/// A round of attempts brought no session.
+/// Result of a round of attempts without a session.
 #[derive(Debug)]
 pub(super) struct Missed {
     pub(super) error: RelayError,
-    /// All said no, and to what would be no other the next time.
+    /// Whether all refused, for reasons that stay the same in the next round.
     pub(super) for_good: bool,
-    /// When it is worth another one; `None` where no relay node is known.
+    /// Time at which another round is worthwhile; `None` if no relay node is known.
     pub(super) again_at: Option<Instant>,
 }
 
-/// How a session ended.
+/// End of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parting {
-    /// It is gone.
+    /// It was lost.
     Lost,
-    /// The work goes on in another one.
+    /// The work moved to another one.
     Moved,
 }
 
-/// What is done about the end of a session, besides trying the next relay node.
+/// Actions at the end of a session, besides trying the next relay node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AfterSession {
-    /// Another token is asked for.
+    /// Whether to request a new token.
     pub(super) renew_token: bool,
 }
 
-/// What follows a lost session.
+/// Action after a lost session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AfterLoss {
-    /// Another one, at once except for the jitter: not all of a relay node's agents at one moment.
+    /// Reconnect at once, except for the jitter: a relay node's agents must not all reconnect at the same moment.
     Soon,
-    /// It was ended for a reason that other relay nodes may have, too: another one after this time.
+    /// Reconnect after this time: other relay nodes may have the reason for its end, too.
     After {
         pause: Duration,
-        /// There will be none, as things are.
+        /// Whether no session is possible as things are.
         for_good: bool,
     },
 }
 
 impl Course {
-    /// No relay node yet. Pauses are between these, and grow.
+    /// Creates an empty state. Pauses are between these limits, and grow.
     pub(super) const fn new(pause_min: Duration, pause_max: Duration) -> Self {
         Self {
             relays: Relays::new(pause_min, pause_max),
@@ -91,8 +91,8 @@ impl Course {
 
     // ---- which
 
-    /// Takes a list of relay nodes, and gives those that may be tried now, the best first, without `except`: that one serves
-    /// now. Where none does, those that were left although they answered come behind the others.
+    /// Takes a list of relay nodes, and returns those that may be tried now, best first. `except` is the node that
+    /// serves now, and is left out. If no node serves now, nodes that were left although they answered come last.
     pub(super) fn ready(&mut self, list: Vec<Relay>, except: Option<EndpointId>, now: Instant) -> Vec<Relay> {
         self.relays.update(list);
         let Some(here) = except else {
@@ -103,22 +103,22 @@ impl Course {
         ready
     }
 
-    /// Whether there are others than this one.
+    /// Whether there are nodes other than this one.
     pub(super) fn are_there_others(&self, than: EndpointId) -> bool {
         self.relays.are_there_others(than)
     }
 
-    /// Whether another one than `here` may be tried now. Where each of them was tried a moment ago, this one is as good.
+    /// Whether a node other than `here` may be tried now. If all of them were tried a moment ago, this one is as good.
     pub(super) fn may_move(&self, here: EndpointId, now: Instant) -> bool {
         self.relays.ready(now).iter().any(|relay| relay.endpoint != here)
     }
 
-    /// Until when another relay node is looked for, if the one that there is stops `within` a time.
+    /// Returns until when to look for another relay node, if the present one stops `within` a time.
     pub(super) fn drain_until(within: Duration, now: Instant) -> Instant {
         now + (within / 2).min(DRAIN_WAIT_MAX)
     }
 
-    /// When to look again for another relay node, in a round that brought none; `None` where that is too late.
+    /// Returns when to look again after a round without success; `None` if that is too late.
     pub(super) fn look_again_at(&self, missed: &Missed, deadline: Instant, now: Instant) -> Option<Instant> {
         let again_at = missed.again_at.unwrap_or(deadline).max(now + self.pauses.0);
         (again_at < deadline).then_some(again_at)
@@ -126,12 +126,12 @@ impl Course {
 
     // ---- what happened
 
-    /// A relay node was not reached, or started no session: until when it is left alone.
+    /// Records that a relay node was unreachable, or started no session. Returns the end of its pause.
     pub(super) fn on_failed(&mut self, relay: EndpointId, error: &RelayError, now: Instant) -> Instant {
         self.relays.failed(relay, error.retry_after(), now)
     }
 
-    /// A round of attempts failed, with these errors. `token_is_fresh`: the token that was refused, if it was, is the newest.
+    /// Handles a failed round of attempts, with its errors. `token_is_fresh`: a refused token, if any, was the newest.
     pub(super) fn on_round_failed(&self, mut errors: Vec<RelayError>, token_is_fresh: bool, now: Instant) -> Missed {
         let no = |error: &RelayError| !error.is_retryable() && (token_is_fresh || !is_about_the_token(error.code()));
         let for_good = !errors.is_empty() && errors.iter().all(no);
@@ -147,7 +147,7 @@ impl Course {
         }
     }
 
-    /// There is no session after a round: when to try the next one.
+    /// Handles a round without a session. Returns the delay before the next one.
     pub(super) fn on_missed(&mut self, missed: &Missed, now: Instant) -> Duration {
         let error = &missed.error;
         match missed.again_at {
@@ -157,12 +157,12 @@ impl Course {
         }
     }
 
-    /// There is a session after a search.
+    /// Records that a search has found a session.
     pub(super) const fn on_session(&mut self) {
         self.backoff.reset();
     }
 
-    /// A session has ended: what that says of its relay node and of its token.
+    /// Judges the relay node and the token by the end of a session.
     pub(super) fn on_session_end(
         &mut self,
         relay: EndpointId,
@@ -201,9 +201,9 @@ impl Course {
         AfterSession { renew_token }
     }
 
-    /// A session was lost: what follows.
+    /// Decides what to do after a lost session.
     pub(super) fn on_lost(&mut self, error: &RelayError) -> AfterLoss {
-        // Another token may do: whoever gives them out says at once if there will be none.
+        // A new token may help: the provider says at once if there will be none.
         let is_about_the_token = is_about_the_token(error.code());
         if error.is_retryable() || (is_about_the_token && self.was_good) {
             return AfterLoss::Soon;
@@ -215,7 +215,7 @@ impl Course {
     }
 }
 
-/// Whether another token may help.
+/// Whether a new token may help.
 pub(super) const fn is_about_the_token(code: Code) -> bool {
     matches!(code.number(), 3_001..=3_999)
 }

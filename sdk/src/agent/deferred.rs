@@ -1,4 +1,4 @@
-//! Adds agents that could not be added when it was asked for, once they have KeyPackages on offer.
+//! Adds agents that could not be added at the time of the call, once they have KeyPackages on offer.
 
 use super::AgentError;
 use super::backoff::Backoff;
@@ -11,17 +11,19 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Between attempts. Each may be an entry in the log of the agent that is to be added.
+/// Delays between attempts. Each attempt may be an entry in the log of the agent to be added.
 const RETRY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3_600));
-/// The same, as long as what is sent waits for an addition. An agent that has nothing on offer refuses without an entry.
+/// Delays between attempts while messages wait for an addition. An agent with nothing on offer refuses without an
+/// entry.
 const HOLDING_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
-/// How long one attempt may take.
+/// Longest time of one attempt.
 const TRY_MAX: Duration = Duration::from_secs(3);
-/// How long after its beginning a round makes new attempts: an agent is not current before the first round is over.
+/// Time after its start during which a round makes new attempts: an agent is not current before the first round is
+/// over.
 const ROUND_MAX: Duration = Duration::from_secs(5);
 
-/// Tries what waits, for the whole session: at its beginning, when there is more, and now and then; often as long as it holds
-/// back what is sent.
+/// Tries deferred additions, for the whole session: at its start, when there are new ones, and periodically; often
+/// while they hold back messages.
 pub(super) async fn keep(ground: Ground) -> End {
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     let mut holding = Backoff::new(HOLDING_RETRY.0, HOLDING_RETRY.1);
@@ -60,10 +62,11 @@ pub(super) async fn keep(ground: Ground) -> End {
     }
 }
 
-/// Why an attempt did not succeed.
+/// Reason why an attempt failed.
 struct Missed {
     code: Code,
-    /// How long what waits for the addition waits on; `None` where the agent to be added has nothing to do with it.
+    /// Time for which messages still wait for the addition; `None` if the reason does not lie with the agent to be
+    /// added.
     hold: Option<Duration>,
 }
 
@@ -82,7 +85,7 @@ impl Missed {
     }
 }
 
-/// Whether the agent could be added.
+/// Tries an addition. Returns whether the agent could be added.
 async fn attempt(ground: &Ground, DeferredAdd { channel, agent, .. }: DeferredAdd) -> bool {
     let claiming = Channel::new(Arc::clone(&ground.core), channel, ground.config.online_timeout);
     let member_wait = ground.config.member_wait;
@@ -108,7 +111,7 @@ async fn attempt(ground: &Ground, DeferredAdd { channel, agent, .. }: DeferredAd
         };
         let events = actor.engine.deferred_failed(channel, agent, code, hold)?;
         if !events.is_empty() {
-            // What waited for it goes out.
+            // Messages that waited for it go out.
             actor.bus.signals(channel).work.notify_one();
         }
         actor.bus.tell_all(events);

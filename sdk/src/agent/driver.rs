@@ -7,8 +7,8 @@
 //!                                      then the work moves over, then the old session is closed
 //! ```
 //!
-//! A relay node that works is not left for a nearer one. Cursors and the outbox are the engine's: they hold at every relay
-//! node of a fleet.
+//! A healthy relay node is not left for a nearer one. Cursors and the outbox belong to the engine: they are valid at
+//! every relay node of a fleet.
 
 use super::config::{DriverConfig, RelaySource};
 use super::core::{Core, CoreSigner};
@@ -30,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-/// How long verdicts that are on their way are waited for before the work moves to another relay node.
+/// Longest wait for verdicts in flight before the work moves to another relay node.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
-/// Addresses that are named where nothing listens.
+/// Maximum number of addresses named when nothing listens.
 const TOLD_MAX: usize = 4;
 
 pub(super) struct Driver {
@@ -42,53 +42,53 @@ pub(super) struct Driver {
     pub(super) source: RelaySource,
     pub(super) region: Option<Region>,
     pub(super) config: DriverConfig,
-    /// Where to go next.
+    /// Decides on the next relay node.
     pub(super) course: Mutex<Course>,
-    /// Where sessions that were left are closed.
+    /// Closes sessions that were left.
     pub(super) tasks: TaskTracker,
 }
 
-/// Why a relay node was left.
+/// Reason for leaving a relay node.
 #[derive(Clone)]
 struct Left {
     relay: EndpointId,
     error: RelayError,
 }
 
-/// How the work with a session ended.
+/// Result of the work with a session.
 enum Ended {
-    /// The session is gone.
+    /// The session is lost.
     Lost(Left),
-    /// Another one takes its place.
+    /// Another session replaces it.
     Moved(Session, Left),
     /// The agent disconnects.
     Cancelled,
 }
 
-/// Where to go from a session that is to be left.
+/// Destination after a session that is to be left.
 enum Elsewhere {
     There(Session, RelayError),
-    /// Nowhere: the session is ended all the same.
+    /// None: the session is ended anyway.
     Nowhere(RelayError),
 }
 
 impl Driver {
-    /// Runs until cancelled, or until another copy of the vault has taken this one's place: two of them would take the
-    /// session from each other for ever.
+    /// Runs until cancelled, or until another copy of the vault has superseded this one: two copies would take the
+    /// session from each other forever.
     pub(super) async fn run(self, cancel: CancellationToken) {
         let bus = Arc::clone(&self.core.bus);
         let known = self.core.try_call(|actor| {
             let channels = actor.engine.channels()?;
             Ok(channels.iter().any(|channel| channel.standing == Standing::Superseded))
         });
-        // A vault that cannot be read has other troubles.
+        // A vault that cannot be read has other problems.
         bus.superseded.send_replace(known.await.unwrap_or(false));
         let mut superseded = bus.superseded.subscribe();
         let stop = cancel.child_token();
         let mut work = Box::pin(self.work_on(stop.clone()));
         tokio::select! {
             biased;
-            // The sender is the bus.
+            // The bus owns the sender.
             Ok(_) = superseded.wait_for(|superseded| *superseded) => {}
             () = &mut work => return,
         }
@@ -102,7 +102,7 @@ impl Driver {
 
     async fn work_on(self, cancel: CancellationToken) {
         self.tokens.load().await;
-        // Of a session that ended with its runtime.
+        // Cleans up after a session that ended with its runtime.
         let _ = self.core.call(|actor| actor.engine.connection_lost()).await;
         let (mut next, mut left) = (None, None);
         loop {
@@ -147,12 +147,12 @@ impl Driver {
             };
             let retry_in = self.course.lock().on_missed(&missed, Instant::now());
             sleep(self.missed(&missed.error, retry_in, missed.for_good)).await;
-            // Those that are known may be the wrong ones.
+            // The known ones may be outdated.
             fresh = true;
         }
     }
 
-    /// Not all of a relay node's agents at one moment.
+    /// Returns a random delay, so that a relay node's agents do not all move at the same moment.
     fn jitter(&self, most: Duration) -> Duration {
         most.mul_f64(rand::random())
     }
@@ -170,7 +170,7 @@ impl Driver {
         retry_in
     }
 
-    /// Tries each relay node that may be tried, until one answers. With `any`, one that would rather not is taken where no
+    /// Tries each eligible relay node, until one answers. With `any`, a node that prefers not to serve is used if no
     /// other one answers.
     async fn round(&self, fresh: bool, except: Option<EndpointId>, any: bool) -> Result<Session, Missed> {
         let signer = Arc::new(CoreSigner(Arc::clone(&self.core)));
@@ -226,7 +226,7 @@ impl Driver {
             .on_round_failed(errors, token_is_fresh, Instant::now()))
     }
 
-    /// QUIC over UDP waits where nothing listens: whoever waits for a session may not want to.
+    /// Reports if nothing listens: QUIC over UDP would wait, which a caller may not want.
     async fn tell_if_nobody_listens(&self, relays: &[Relay]) -> Infallible {
         self.endpoint.nobody_listens(relays).await;
         let addresses = relays.iter().flat_map(|relay| &relay.addresses);
@@ -247,7 +247,7 @@ impl Driver {
         Session::connect(endpoint, &relay, subject, token, provider).await
     }
 
-    /// A relay node failed, or a session with it.
+    /// Handles a failure of a relay node, or of a session with it.
     fn failed(&self, relay: EndpointId, error: &RelayError) {
         let now = Instant::now();
         let until = self.course.lock().on_failed(relay, error, now);
@@ -260,7 +260,7 @@ impl Driver {
         });
     }
 
-    /// Works with a session until it ends or another takes its place, and cleans up after it.
+    /// Works with a session until it ends or is replaced, and cleans up after it.
     async fn hold(&self, session: Session, left: Option<Left>, cancel: &CancellationToken) -> Ended {
         let (bus, relay) = (&self.core.bus, session.relay());
         bus.session.send_replace(Some(session.clone()));
@@ -279,7 +279,7 @@ impl Driver {
         let began = Instant::now();
         let ended = self.work(&session, cancel).await;
         bus.readiness.send_replace(Default::default());
-        // Every frame in flight is ambiguous now: each is offered again in the next session.
+        // Every frame in flight is ambiguous now: all are offered again in the next session.
         let _ = self.core.call(|actor| actor.engine.connection_lost()).await;
         self.judge(&ended, relay, began.elapsed());
         match &ended {
@@ -290,7 +290,8 @@ impl Driver {
             }
             Ended::Lost(Left { error, .. }) => {
                 bus.session.send_replace(None);
-                // Over HTTPS it has an endpoint of its own, whose end takes seconds where the relay node is dead: nobody waits.
+                // Over HTTPS it has its own endpoint, which takes seconds to close if the relay node is dead: do not
+                // wait.
                 self.tasks.spawn(async move { session.close().await }.in_current_span());
                 tracing::info!(code = %error.code(), %error, "disconnected");
                 bus.tell(Event::Disconnected {
@@ -310,7 +311,7 @@ impl Driver {
         ended
     }
 
-    /// What the end of a session says of its relay node and of its token.
+    /// Judges the relay node and the token by the end of a session.
     fn judge(&self, ended: &Ended, relay: EndpointId, lasted: Duration) {
         let (error, parting) = match ended {
             Ended::Moved(_, left) => (&left.error, Parting::Moved),
@@ -324,7 +325,7 @@ impl Driver {
         }
     }
 
-    /// The work of a session, until it ends or is to go on in another one. When this returns, none of it runs.
+    /// Does the work of a session, until it ends or moves to another one. When this returns, none of it runs.
     async fn work(&self, session: &Session, cancel: &CancellationToken) -> Ended {
         let relay = session.relay();
         let lost = |error| Ended::Lost(Left { relay, error });
@@ -347,10 +348,10 @@ impl Driver {
             work.await;
             return Ended::Cancelled;
         };
-        // Nothing new is appended from here on; what was gets its verdict, if it comes soon.
+        // Nothing new is appended from here on; frames in flight get their verdict if it arrives soon.
         ground.leaving.send_replace(true);
         tokio::select! {
-            // Another session is there: that this one ended by itself changes nothing.
+            // There is another session: it does not matter that this one ended by itself.
             _ = &mut work => {}
             _ = timeout(SETTLE_MAX, ground.appender.settled()) => {
                 stop.cancel();
@@ -363,7 +364,7 @@ impl Driver {
         }
     }
 
-    /// Resolves when the session is to be left: with the one to go on in, where there is any.
+    /// Resolves when the session is to be left: with the next session, if there is one.
     async fn elsewhere(&self, session: &Session, ground: &Ground) -> Elsewhere {
         let (mut draining, mut refused) = (session.draining(), ground.trouble.subscribe());
         let (mut overdue, mut sent) = (session.overdue(), session.sent_elsewhere());
@@ -392,7 +393,7 @@ impl Driver {
         }
     }
 
-    /// A session elsewhere, where another relay node may be tried and answers.
+    /// Opens a session with another relay node, if one may be tried and answers.
     async fn better(&self, here: EndpointId) -> Option<Session> {
         if !self.course.lock().may_move(here, Instant::now()) {
             return None;
@@ -401,10 +402,10 @@ impl Driver {
         self.round(false, Some(here), false).await.ok()
     }
 
-    /// The relay node is about to stop: finds another, as long as there is time for it.
+    /// Handles a draining relay node: finds another one while there is time.
     async fn drain(&self, session: &Session, ground: &Ground, within: Duration) -> Elsewhere {
         let here = session.relay();
-        // The relay node takes no more: what is queued waits for the next one.
+        // The relay node accepts no more: queued frames wait for the next one.
         ground.leaving.send_replace(true);
         let error = RelayError::Refused(crate::net::relay::Refused {
             number: Code::Draining.number(),
@@ -416,7 +417,7 @@ impl Driver {
         });
         let deadline = Course::drain_until(within, Instant::now());
         if !self.course.lock().are_there_others(here) {
-            // Verdicts of what is in flight are waited for by the caller.
+            // The caller waits for verdicts of frames in flight.
             return Elsewhere::Nowhere(error);
         }
         sleep(self.jitter(self.config.move_jitter.min(within / 4))).await;
@@ -443,7 +444,7 @@ async fn drained(draining: &mut tokio::sync::watch::Receiver<Option<Duration>>) 
     }
 }
 
-/// Waits for the next trouble that another relay node may not have.
+/// Waits for the next problem that another relay node may not have.
 async fn told(trouble: &mut tokio::sync::watch::Receiver<Option<RelayError>>) -> RelayError {
     loop {
         // The sender lives as long as the session and its ground.

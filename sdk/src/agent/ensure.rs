@@ -1,4 +1,4 @@
-//! What a program asks for each time it begins, and that is there from the second time on.
+//! Idempotent calls for a program's start: from the second start on, their result already exists.
 
 use super::config::AgentConfig;
 use super::{Agent, AgentError};
@@ -11,8 +11,9 @@ use skytale_proto::{AgentId, ChannelId, Policy};
 use std::path::PathBuf;
 
 impl AgentConfig {
-    /// From the environment: `SKYTALE_API_URL`, `SKYTALE_API_KEY`; the vault's key from `SKYTALE_VAULT_PASSPHRASE`, or from the
-    /// file `<vault>.key`, which is made where there is none. [`AgentError::Environment`] names what is missing.
+    /// Creates a configuration from the environment: `SKYTALE_API_URL` and `SKYTALE_API_KEY`. The vault's key comes
+    /// from `SKYTALE_VAULT_PASSPHRASE`, or from the file `<vault>.key`, which is created if it does not exist.
+    /// [`AgentError::Environment`] names a missing variable.
     pub fn from_env(vault: impl Into<PathBuf>) -> Result<Self, AgentError> {
         let vault = vault.into();
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -35,14 +36,14 @@ impl AgentConfig {
 }
 
 impl Agent {
-    /// Opens the vault of an agent with what the environment says: see [`AgentConfig::from_env`]. Where another process of this
-    /// user has it open, works through that one.
+    /// Opens an agent's vault, configured by the environment: see [`AgentConfig::from_env`]. Attaches to another
+    /// process of this user if that one has the vault open.
     pub async fn from_env(vault: impl Into<PathBuf>) -> Result<Self, AgentError> {
         Self::open_or_attach(AgentConfig::from_env(vault)?).await
     }
 
-    /// The channel of a label: the oldest that this agent is in, or one that is made now. So a program that begins again goes on
-    /// in the channel that it made before.
+    /// Returns the channel with a label: the oldest one that this agent is in, or a new one. So a restarted program
+    /// continues in the channel that it created earlier.
     pub async fn ensure_channel(&self, label: &str) -> Result<Channel, AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return Ok(self.handle(owner.ensure_channel(label.to_owned()).await?));
@@ -59,13 +60,13 @@ impl Agent {
         Ok(self.handle(found.await?))
     }
 
-    /// The channel of a label, which another agent has made and adds this one to: at once where it is there, else the channel of
-    /// the oldest of this agent's [invitations](Agent::invitations), now or as soon as there is one; it gets the label,
-    /// which accepts the invitation. An invitation that came while the program did not run is there when it begins again.
+    /// Joins a channel that another agent has created, under a label. Returns the channel with that label if there is
+    /// one. Otherwise it waits for the oldest of this agent's [invitations](Agent::invitations), and gives that channel
+    /// the label, which accepts the invitation. Invitations that arrive while the program is not running are not lost.
     ///
-    /// Waits as long as it takes, and for the reason why it cannot be: see [waits](Agent#waits). Cancel-safe.
+    /// Waits without a timeout, and fails with the reason if it cannot succeed: see [waits](Agent#waits). Cancel-safe.
     pub async fn join(&self, label: &str) -> Result<Channel, AgentError> {
-        // Before the look: what comes during it is seen.
+        // Subscribe before the look, so that nothing is missed meanwhile.
         let mut events = self.events();
         loop {
             if let Some(channel) = self.try_join(label).await? {
@@ -81,7 +82,7 @@ impl Agent {
         }
     }
 
-    /// As [`Agent::join`], without a wait: `None` where there is no such channel now.
+    /// Like [`Agent::join`], without waiting: returns `None` if there is no such channel now.
     pub async fn try_join(&self, label: &str) -> Result<Option<Channel>, AgentError> {
         let found = match self.inner.core.owner() {
             Some(owner) => owner.try_join(label.to_owned()).await?,
@@ -106,26 +107,27 @@ impl Agent {
 }
 
 impl Channel {
-    /// Makes agents members, before anything that is sent after this call: each one that is no member is added once it has
-    /// KeyPackages on offer and this agent is online. Durable when this returns, also offline; members and this agent itself
-    /// are left out, so a program calls it each time it begins.
+    /// Ensures that agents are members before any later message is sent. Each agent that is not a member is added once
+    /// it has KeyPackages on offer and this agent is online. Durable when this returns, even offline. Members and this
+    /// agent itself are skipped, so a program can call it at each start.
     ///
-    /// What is sent after this call waits in the outbox until the additions are in the log, and is encrypted only then: those
-    /// who were added read it. What was sent before is not held up.
+    /// Messages sent after this call wait in the outbox until the additions are in the log, and are encrypted only
+    /// then, so the new members can read them. Earlier messages are not held up.
     ///
-    /// An agent that does not let itself be added (it gave no consent, say) holds back nothing. One that offers no KeyPackages,
-    /// since it was never online or does not exist, does so for
-    /// [`DriverConfig::member_wait`](crate::agent::DriverConfig::member_wait). [`Event::MemberNotAdded`] then says that
-    /// sending goes on without it; it is added as soon as that is possible. [`Channel::remove`] and [`Channel::cancel_add`]
-    /// cancel an addition that waits, and [`Channel::leave`] all of them.
+    /// An agent that refuses to be added (it gave no consent, for example) holds back no messages. An agent without
+    /// KeyPackages on offer, because it was never online or does not exist, holds them back for
+    /// [`DriverConfig::member_wait`](crate::agent::DriverConfig::member_wait). [`Event::MemberNotAdded`] then reports
+    /// that sending goes on without it; it is added as soon as possible. [`Channel::remove`] and
+    /// [`Channel::cancel_add`] cancel a deferred addition, and [`Channel::leave`] cancels all of them.
     ///
-    /// [`Code::PolicyForbids`](skytale_proto::Code::PolicyForbids) where only admins may add agents.
+    /// Fails with [`Code::PolicyForbids`](skytale_proto::Code::PolicyForbids) if only admins may add agents and this
+    /// agent is not one.
     pub async fn ensure_members(&self, agents: &[AgentId]) -> Result<(), AgentError> {
         self.add_before(agents).await
     }
 }
 
-/// The oldest channel of a label that the agent has not left.
+/// Returns the oldest channel with a label that the agent has not left.
 fn of_label(channels: &[ChannelInfo], label: &str) -> Option<ChannelId> {
     let found = channels
         .iter()

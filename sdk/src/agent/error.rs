@@ -1,35 +1,35 @@
-//! Why an agent's or a channel's operation was not done.
+//! Errors of operations on agents and channels.
 
 use crate::engine::EngineError;
 use crate::net::RelayError;
 use skytale_proto::{AgentId, ChannelId, Code, FrameId};
 use std::time::Duration;
 
-/// Why an operation was not done.
+/// Error of an operation on an agent or a channel.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AgentError {
     /// The engine refused.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The relay node refused, or is not reached.
+    /// The relay node refused, or is unreachable.
     #[error(transparent)]
     Relay(RelayError),
-    /// No session with a relay node within the time that an operation waits for one.
+    /// No session with a relay node within the operation's timeout.
     #[error("no relay node was reached within {} s", waited.as_secs())]
     Offline {
-        /// How long it waited.
+        /// Time that the call waited.
         waited: Duration,
     },
-    /// What was sent will not be delivered.
+    /// A message or change will not be delivered.
     #[error("frame {frame_id} will not be delivered: {}", code.help())]
     SendFailed {
-        /// As it was sent.
+        /// Frame id of the message or change.
         frame_id: FrameId,
-        /// Why.
+        /// The error code.
         code: Code,
     },
-    /// Nobody has answered a request in time. It is not taken back: an answer may still come.
+    /// No answer to a request in time. The request is not withdrawn: an answer may still come.
     #[error(
         "no answer to request {frame_id} within {} s: {}",
         waited.as_secs(),
@@ -38,57 +38,57 @@ pub enum AgentError {
     NoReply {
         /// The request's frame.
         frame_id: FrameId,
-        /// The request is in the log; else it waits in the outbox.
+        /// Whether the request is in the log; if not, it waits in the outbox.
         delivered: bool,
-        /// How long the call waited.
+        /// Time that the call waited.
         waited: Duration,
     },
-    /// An agent cannot be added: no KeyPackage of it is to be had.
+    /// An agent cannot be added: it has no usable KeyPackage.
     #[error("{agent} cannot be added: {source}")]
     NotAdded {
-        /// Whom.
+        /// The agent.
         agent: AgentId,
-        /// Why.
+        /// The cause.
         source: Box<Self>,
     },
     /// None of several agents can be added.
     #[error("nobody can be added: {}", listed(refused))]
     NobodyAdded {
-        /// Who, and why.
+        /// Each agent, with its error.
         refused: Vec<(AgentId, Self)>,
     },
-    /// The channel cannot be followed in the session that there is.
+    /// The channel cannot be followed in the current session.
     #[error("channel {channel} cannot be followed: {}", code.help())]
     NotFollowed {
         /// The channel.
         channel: ChannelId,
-        /// Why.
+        /// The error code.
         code: Code,
     },
     /// The agent is closed, or was dropped.
     #[error("the agent is closed")]
     Closed,
-    /// The process that has the vault open, and does this agent's work, has closed it or has ended. See
+    /// The process that has the vault open, and works for this agent, has closed the vault or exited. See
     /// [`Agent::open_or_attach`](super::Agent::open_or_attach).
     #[error("the process that had the vault open has closed it{}", if *unknown { " before it answered" } else { "" })]
     OwnerGone {
-        /// Whether the operation may have been done all the same.
+        /// Whether the operation may still have taken effect.
         unknown: bool,
     },
     /// The process that has the vault open refused, or failed.
     #[error("{reason}")]
     Owner {
-        /// Why.
+        /// The error code.
         code: Code,
-        /// Why, in words.
+        /// The reason, in words.
         reason: String,
         /// Whether the same call may succeed later.
         retryable: bool,
     },
-    /// A thread, a socket, or a part of the async runtime could not be had.
+    /// A thread, a socket, or a part of the async runtime is unavailable.
     #[error("{reason}")]
     Environment {
-        /// What.
+        /// Description of the failure.
         reason: String,
     },
 }
@@ -106,7 +106,7 @@ impl From<RelayError> for AgentError {
 }
 
 impl AgentError {
-    /// The code.
+    /// Returns the error code.
     pub fn code(&self) -> Code {
         match self {
             Self::Engine(error) => error.code(),
@@ -126,7 +126,7 @@ impl AgentError {
         }
     }
 
-    /// What to do about it.
+    /// Returns what to do about it.
     pub fn help(&self) -> &'static str {
         self.code().help()
     }
@@ -143,7 +143,7 @@ impl AgentError {
         }
     }
 
-    /// Names the agent that could not be added, where the error is about that agent.
+    /// Names the agent that could not be added, if the error is about that agent.
     pub(crate) fn of(self, agent: AgentId) -> Self {
         match self {
             error if error.is_own() || matches!(error, Self::Offline { .. }) => error,
@@ -154,7 +154,7 @@ impl AgentError {
         }
     }
 
-    /// Whether this agent is at fault, and not the one that it is about: its vault, or that it is closed.
+    /// Whether the cause lies in this agent (its vault, or that it is closed), and not in the agent to be added.
     pub(crate) const fn is_own(&self) -> bool {
         match self {
             Self::Closed | Self::OwnerGone { .. } | Self::Engine(EngineError::Vault(_)) => true,

@@ -5,7 +5,7 @@ use crate::event::Event;
 use skytale_proto::{Code, Offset};
 use world::{World, assert_same, channel_of, event, numbered, soon, texts};
 
-/// The same as the integration tests have, with a door to the database.
+/// Shared with the integration tests, with access to the database.
 #[path = "../../tests/it/agent/world.rs"]
 #[allow(dead_code)]
 mod world;

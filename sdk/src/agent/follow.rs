@@ -13,7 +13,7 @@ use skytale_proto::{ChannelId, Code, Offset, Record};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// How long one bundle may take to come.
+/// Longest time to fetch one bundle.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Follows the agent's own log for the whole session.
@@ -72,7 +72,7 @@ pub(super) async fn agent_log(ground: Ground) -> End {
     }
 }
 
-/// The agent's own log is shorter than what it has seen, and that lasts: it is recorded, and the rest goes on without it.
+/// Records that the agent's own log is permanently shorter than its cursor; everything else goes on without it.
 async fn note_short(ground: &Ground, head: Offset) {
     let noted = ground.core.try_call(move |actor| {
         let events = actor.engine.agent_log_is_short(head)?;
@@ -86,8 +86,8 @@ async fn note_short(ground: &Ground, head: Offset) {
     ground.core.bus.readiness.send_modify(|ready| ready.log = true);
 }
 
-/// Entries of the agent's own log that it did not read are gone: goes on behind them, with the Welcomes that the relay node
-/// remembers. Whether that leads on.
+/// Skips trimmed entries of the agent's own log, and takes their Welcomes from the relay node. Returns whether that
+/// made progress.
 async fn trimmed(ground: &Ground) -> Result<bool, RelayError> {
     let status = log_status(&ground.session, ground.core.agent.log()).await?;
     let moved = ground.core.try_call(move |actor| {
@@ -98,7 +98,7 @@ async fn trimmed(ground: &Ground) -> Result<bool, RelayError> {
         Ok(actor.engine.agent_cursor() > before)
     });
     let moved = local(moved.await)?;
-    // The stock may be gone with them.
+    // The stock may be lost with them.
     ground.core.bus.stock_changed.notify_one();
     Ok(moved)
 }
@@ -112,8 +112,8 @@ fn refused_event(channel: Option<ChannelId>, refused: &Refused) -> Event {
     }
 }
 
-/// The agent's own log may have gone back with a channel's, or ends before what was seen: where the relay node's operator has
-/// said so, it is read again from there.
+/// Handles that the agent's own log may have gone back with a channel's, or ends before the cursor: if the relay node's
+/// operator has confirmed it, the log is read again from there.
 async fn settle(ground: &Ground) -> Result<(), RelayError> {
     let word_ms = ground.session.info().rollback_ms;
     let due = (ground.core).try_call(move |actor| actor.engine.is_word_news_of_agent_log(word_ms));
@@ -128,7 +128,7 @@ async fn settle(ground: &Ground) -> Result<(), RelayError> {
         Ok(())
     });
     local(settled.await)?;
-    // Keys that were offered may be gone.
+    // Offered keys may be lost.
     ground.core.bus.stock_changed.notify_one();
     Ok(())
 }
@@ -166,7 +166,7 @@ async fn process(ground: &Ground, records: Vec<Record>) -> Result<(), RelayError
         Ok(gap)
     });
     let gap = local(processed.await)?;
-    // Among the entries may be claims of this agent's KeyPackages.
+    // The entries may include claims of this agent's KeyPackages.
     bus.stock_changed.notify_one();
     match gap {
         Some(gap) => Err(RelayError::Gap {
@@ -184,7 +184,7 @@ pub(super) async fn joins(ground: Ground) -> End {
         let bus = &ground.core.bus;
         let pending = ground.core.try_call(|actor| {
             let pending = actor.engine.pending_joins()?;
-            // On the engine's thread: what is pending next is reported after this.
+            // On the engine's thread: the next pending joins are reported after this.
             actor
                 .bus
                 .readiness
@@ -212,7 +212,7 @@ pub(super) async fn joins(ground: Ground) -> End {
             let refused = error.as_ref().and_then(RelayError::refused);
             if refused.is_some_and(|refused| state.lasts(*join, refused.code())) {
                 bus.unfetched.lock().insert((join.channel, join.offset));
-                // Whoever waits for it hears of it.
+                // Notifies all waiters.
                 if let Err(error) = ground.core.try_call(Actor::joins_pending).await {
                     tracing::debug!(%error, "pending joins not listed");
                 }
@@ -253,7 +253,7 @@ pub(super) async fn joins(ground: Ground) -> End {
     }
 }
 
-/// The bundle is gone from the channel's log: the agent follows what there is, and asks to be added again.
+/// Handles that the bundle was trimmed from the channel's log: the agent follows the rest, and asks to be added again.
 async fn join_trimmed(ground: &Ground, join: PendingJoin) -> Result<(), RelayError> {
     let status = log_status(&ground.session, join.channel.log()).await?;
     let joined = ground.core.try_call(move |actor| {
@@ -279,10 +279,10 @@ async fn fetch_and_join(ground: &Ground, join: PendingJoin) -> Result<(), RelayE
     let bundle = fetch(ground, join).await?;
     let joined = ground.core.try_call(move |actor| {
         let events = actor.engine.join(join.channel, &bundle)?;
-        // It may be one that was declined.
+        // The channel may be a declined one.
         actor.bus.hide(actor.engine.declined()?);
         actor.bus.tell_all(events);
-        // Whether it was joined or cannot be.
+        // Whether it was joined or cannot be joined.
         actor.bus.bump_inbox(join.channel);
         Ok(())
     });
@@ -310,7 +310,7 @@ async fn fetch(ground: &Ground, join: PendingJoin) -> Result<Record, RelayError>
     }
 }
 
-/// The vault's refusal, as a reason on this side.
+/// Converts a refusal of the vault to a local error.
 pub(super) fn local<T>(result: Result<T, super::AgentError>) -> Result<T, RelayError> {
     result.map_err(|error| RelayError::Local {
         code: error.code(),

@@ -1,4 +1,4 @@
-//! Channels that the agent was added to, as they come.
+//! Channels that other agents have added this one to.
 
 use super::{Agent, AgentError};
 use crate::channel::Channel;
@@ -13,9 +13,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio_util::sync::ReusableBoxFuture;
 
-/// A channel that other agents made and added this one to. This agent is a member already: whoever does not want that
-/// [leaves](Channel::leave). An addition by an agent that it does not trust waits before, among its
-/// [requests](Agent::requests).
+/// A channel that another agent has added this one to. This agent is already a member; to reject the invitation,
+/// [leave](Channel::leave) the channel. Additions by untrusted agents first wait among the [requests](Agent::requests).
 #[derive(Clone, Debug)]
 pub struct Invitation {
     agent: Agent,
@@ -33,25 +32,26 @@ impl Invitation {
         self.invited.offset
     }
 
-    /// Who added it, proven by a signature; `None` where an older version of this crate did not keep it.
+    /// The agent that made the addition, proven by a signature; `None` if an older version of this crate did not store
+    /// it.
     pub const fn by(&self) -> Option<AgentId> {
         self.invited.by
     }
 
-    /// When it joined, unix milliseconds by this machine's clock.
+    /// Time at which this agent joined, unix milliseconds by this machine's clock.
     pub const fn since_ms(&self) -> u64 {
         self.invited.since_ms
     }
 
-    /// The channel, and the end of this invitation: it does not come again. It may be accepted more than once.
+    /// Accepts the invitation and returns the channel. The invitation is not listed again. Repeated calls are harmless.
     pub async fn accept(&self) -> Result<Channel, AgentError> {
         self.agent.accept_invitation(self.channel()).await?;
         self.agent.channel(self.channel()).await
     }
 }
 
-/// Invitations: first those that were not accepted, then new ones. Each comes once from one `Invitations`; one that was not
-/// accepted comes again from the next, also after a restart. As a [`Stream`] it ends after an error.
+/// Stream of invitations: first the pending ones, then new ones. One `Invitations` yields each invitation once. The
+/// next `Invitations` yields those not accepted again, even after a restart. As a [`Stream`] it ends after an error.
 pub struct Invitations {
     agent: Agent,
     /// `None` while it looks.
@@ -68,7 +68,7 @@ struct Lookout {
     agent: Agent,
     events: Events,
     given: HashSet<(ChannelId, Offset)>,
-    /// The list was not read since something may have changed in it.
+    /// Whether the list may have changed since it was read.
     stale: bool,
 }
 
@@ -81,13 +81,13 @@ impl fmt::Debug for Invitations {
 }
 
 impl Agent {
-    /// Channels that this agent was added to: those that came while nobody looked, until they are accepted
-    /// ([`Invitation::accept`]), then new ones as they come. An invitation ends also when the channel gets a label
-    /// ([`Agent::join`] gives one), and when this agent leaves.
+    /// Streams the channels that this agent was added to: first all pending invitations, then new ones. An invitation
+    /// is pending until it is accepted ([`Invitation::accept`]), the channel gets a label ([`Agent::join`] gives one),
+    /// or this agent leaves.
     pub fn invitations(&self) -> Invitations {
         let lookout = Lookout {
             agent: self.clone(),
-            // Before the first look: what comes during it is seen.
+            // Subscribe before the first look, so that nothing is missed meanwhile.
             events: self.events(),
             given: HashSet::new(),
             stale: true,
@@ -101,7 +101,7 @@ impl Agent {
         }
     }
 
-    /// What there is now for [`Agent::invitations`], oldest first.
+    /// Lists the pending invitations of [`Agent::invitations`], oldest first.
     pub async fn pending_invitations(&self) -> Result<Vec<Invitation>, AgentError> {
         let pending = self.invited().await?.into_iter();
         let named = |invited| Invitation {
@@ -130,7 +130,7 @@ impl Agent {
 }
 
 impl Invitations {
-    /// The next invitation, when there is one. Cancel-safe. Ends with the reason where none can come any more: see
+    /// Waits for the next invitation. Cancel-safe. Fails with the reason if no more invitations can arrive: see
     /// [waits](Agent#waits).
     pub async fn next(&mut self) -> Result<Invitation, AgentError> {
         poll_fn(|cx| self.poll_invitation(cx)).await
@@ -175,7 +175,7 @@ impl Stream for Invitations {
 }
 
 impl Lookout {
-    /// Those that were not given yet, when there are some.
+    /// Waits until there are invitations that were not yielded yet.
     async fn look(mut self) -> Looked {
         let found = self.find().await;
         (self, found)

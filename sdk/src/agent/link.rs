@@ -1,7 +1,7 @@
-//! The background work of an agent, begun and ended: one change at a time.
+//! Starting and stopping an agent's background work: one change at a time.
 //!
-//! Each change runs in a task, which makes progress even if the caller stops polling. So a caller never holds the lock that
-//! another one needs, and a change that has begun is finished.
+//! Each change runs in a task, which makes progress even if the caller stops polling. So a caller never holds a lock
+//! that another one needs, and a started change is finished.
 
 use super::core::Core;
 use super::course::Course;
@@ -20,10 +20,10 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
-/// How long the background work may take to end. It ends by itself long before, unless nobody runs its runtime.
+/// Longest time for the background work to end. It ends much sooner, unless nobody runs its runtime.
 const END_MAX: Duration = Duration::from_secs(10);
 
-/// What the background work is begun with, and whether it runs.
+/// Settings of the background work, and its state.
 pub(super) struct Link {
     pub(super) core: Arc<Core>,
     pub(super) tokens: TokenSource,
@@ -33,15 +33,15 @@ pub(super) struct Link {
     pub(super) config: DriverConfig,
     pub(super) secret: Zeroizing<[u8; 32]>,
     pub(super) state: Mutex<State>,
-    /// Held by tasks alone.
+    /// Held only by tasks.
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
 pub(super) struct State {
-    /// Nothing is begun any more.
+    /// Whether nothing may be started any more.
     closing: bool,
-    /// Where the background work runs, or ran last.
+    /// The runtime of the background work, or the last one.
     home: Option<Handle>,
     driving: Option<Driving>,
 }
@@ -53,7 +53,7 @@ struct Driving {
 }
 
 impl State {
-    /// False also where the runtime that it ran in is gone.
+    /// Whether the background work runs. Also false if its runtime is gone.
     fn is_driving(&self) -> bool {
         self.driving.as_ref().is_some_and(|driving| !driving.tasks.is_empty())
     }
@@ -165,11 +165,11 @@ impl Link {
         tokio::pin!(ended);
         let done = match runtime::within(END_MAX, &mut ended).await {
             Ok(done) => done.is_some_and(|done| done.is_ok()),
-            // There is no timer here.
+            // This runtime has no timer.
             Err(_) => ended.await.is_ok(),
         };
         if !done {
-            // That runtime is gone, and all that ran in it; or nobody runs it.
+            // Its runtime is gone with all its tasks, or nobody runs it.
             let gone = self.state.lock().driving.take();
             drop(gone);
             self.core.bus.offline();
@@ -197,14 +197,14 @@ impl Link {
         }
     }
 
-    /// Ends the background work for good, and closes the vault. Returns when its file is released.
+    /// Ends the background work permanently, and closes the vault. Returns when its file is released.
     pub(super) async fn close(self: &Arc<Self>) {
         self.state.lock().closing = true;
         self.disconnect().await;
         self.core.stop().await;
     }
 
-    /// The same, without waiting for anything.
+    /// Like [`Link::close`], without waiting.
     pub(super) fn abandon(&self) {
         let driving = {
             let mut state = self.state.lock();
@@ -216,7 +216,7 @@ impl Link {
     }
 }
 
-/// Cleans up after the driver, also where its runtime is shut down under it.
+/// Cleans up after the driver, even if its runtime is shut down under it.
 struct Presence {
     core: Arc<Core>,
     cancel: CancellationToken,
@@ -226,7 +226,7 @@ impl Drop for Presence {
     fn drop(&mut self) {
         let bus = &self.core.bus;
         bus.offline();
-        // A superseded copy has ended by itself, and has said so.
+        // A superseded copy has ended by itself, and has reported it.
         if !self.cancel.is_cancelled() && !*bus.superseded.borrow() {
             bus.fail_waits(RelayError::Local {
                 code: Code::Environment,

@@ -15,24 +15,26 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio_util::sync::ReusableBoxFuture;
 
-/// Messages of several channels as they come: those of one channel in the order of its log, those of several in any order.
+/// Messages of several channels as they arrive. Messages of one channel come in the order of its log; there is no order
+/// across channels.
 ///
-/// Each channel takes about a kilobyte. One that this agent has left gives no more, and goes on when it is added again.
+/// Each channel takes about a kilobyte. A channel that this agent has left yields nothing more; it resumes if the agent
+/// is added again.
 ///
 /// As a [`Stream`] it ends after an error.
 pub struct AllMessages {
     agent: Agent,
-    /// `None` is all channels, those that come later too.
+    /// `None` means all channels, including later ones.
     only: Option<BTreeSet<ChannelId>>,
-    /// Channels that a future below is for.
+    /// Channels that have a future below.
     watched: BTreeSet<ChannelId>,
     next: FuturesUnordered<Next>,
     events: Events,
-    /// The list of channels was not read since something may have changed in it.
+    /// Whether the list of channels may have changed since it was read.
     stale: bool,
-    /// It is being read.
+    /// A read of that list in progress.
     listing: Option<ReusableBoxFuture<'static, Result<Vec<ChannelInfo>, AgentError>>>,
-    /// As a stream.
+    /// Whether the stream has ended.
     ended: bool,
 }
 
@@ -46,13 +48,15 @@ impl fmt::Debug for AllMessages {
 }
 
 impl Agent {
-    /// Messages of other agents in all channels that were not acknowledged, then new ones as they come; also in channels that
-    /// this agent makes or is added to later. See [`Channel::messages`](crate::channel::Channel::messages).
+    /// Streams messages of other agents in all channels: first the unacknowledged ones, then new ones as they arrive.
+    /// Includes channels that this agent creates or joins later. See
+    /// [`Channel::messages`](crate::channel::Channel::messages).
     pub fn messages(&self) -> AllMessages {
         AllMessages::new(self.clone(), None)
     }
 
-    /// As [`Agent::messages`], in these channels alone. Ends with [`Code::ChannelLeft`] when this agent is in none of them.
+    /// Like [`Agent::messages`], for the given channels only. Ends with [`Code::ChannelLeft`] when this agent is in
+    /// none of them.
     pub fn messages_of(&self, channels: impl IntoIterator<Item = ChannelId>) -> AllMessages {
         AllMessages::new(self.clone(), Some(channels.into_iter().collect()))
     }
@@ -73,8 +77,8 @@ impl AllMessages {
         }
     }
 
-    /// The next message of any of the channels, when there is one. Cancel-safe. Ends with the reason where none can come any
-    /// more: see [waits](Agent#waits).
+    /// Waits for the next message of any of the channels. Cancel-safe. Fails with the reason if no more messages can
+    /// arrive: see [waits](Agent#waits).
     pub async fn next(&mut self) -> Result<Received, AgentError> {
         poll_fn(|cx| self.poll_received(cx)).await
     }
@@ -126,7 +130,7 @@ impl AllMessages {
     fn watch(&mut self, channels: Vec<ChannelInfo>) {
         for channel in channels {
             let wanted = self.only.as_ref().is_none_or(|only| only.contains(&channel.id));
-            // What was left before this began may still have messages that nobody has read.
+            // A channel that was left earlier may still have unread messages.
             let may_have = channel.state != ChannelState::Left || channel.unacked > 0;
             if wanted && may_have && self.watched.insert(channel.id) {
                 self.next.push(Next(Some(self.agent.handle(channel.id).messages())));
@@ -149,7 +153,7 @@ impl Stream for AllMessages {
     }
 }
 
-/// The next message of one channel, with what gives those after it.
+/// The next message of one channel, with the reader of the later ones.
 struct Next(Option<Messages>);
 
 impl Future for Next {

@@ -8,11 +8,11 @@
 //!                     driver: session, followers, one worker a channel  <---> relay node
 //! ```
 //!
-//! Everything that an application does to its channels works offline: it goes into the vault, and the driver brings it to
+//! Everything that an application does to its channels works offline. The vault stores it, and the driver appends it to
 //! the log when there is a session. The one exception is adding agents, which claims their KeyPackages.
 //!
-//! Where there are several relay nodes over one log, the driver goes to another when the one that it has is lost, drains, or
-//! cannot append; the next session is then up before the last one is closed, where that can be.
+//! If several relay nodes serve one log, the driver moves to another one when its node is lost, drains, or cannot
+//! append. If possible, the next session is up before the last one is closed.
 
 mod attach;
 pub(crate) mod backoff;
@@ -62,20 +62,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An agent. Clones are the same agent; when the last one is gone its work ends, as it does by [`Agent::close`], but
-/// without waiting for anything. Its channels are of no use then: their calls give [`AgentError::Closed`],
-/// or [`AgentError::OwnerGone`] if another process had the vault open, which goes on.
+/// An agent. Clones share the same agent. Dropping the last one ends the background work, as [`Agent::close`] does, but
+/// without waiting. Calls on its channels then return [`AgentError::Closed`], or [`AgentError::OwnerGone`] if another
+/// process has the vault open; that process goes on.
 ///
 /// # Waits
 /// A wait for something that needs a session ([`Agent::connected`], [`Agent::caught_up`], [`Agent::flushed`],
 /// [`Sent::delivered`](crate::channel::Sent::delivered), [`Messages::next`](crate::channel::Messages::next),
-/// [`Channel::add`](crate::channel::Channel::add)) lasts while the agent is offline. It ends with the reason if it cannot
-/// end well: the agent was closed or dropped, its API key is not accepted, another process took its session over, the
-/// runtime that [`Agent::connect`] was called in is gone. Attempts to connect go on, rarely; what was sent stays in the
-/// outbox.
+/// [`Channel::add`](crate::channel::Channel::add)) lasts while the agent is offline. It fails with the reason if it
+/// cannot succeed: the agent was closed or dropped, the API rejects its key, another process took over its session, or
+/// the runtime that [`Agent::connect`] was called in is gone. The agent still tries to reconnect, at a low rate; sent
+/// messages stay in the outbox.
 ///
-/// Futures of an agent may be dropped at any time, and left unpolled for any time: they hold nothing that others need. A
-/// call that is dropped before it is done was done or not; it is never done in part.
+/// Futures of an agent may be dropped at any time, and left unpolled for any time: they hold nothing that others need.
+/// A call that is dropped early takes effect completely or not at all.
 ///
 /// ```no_run
 /// use skytale_sdk::{Agent, AgentConfig, ApiClient, ApiKey, VaultKey};
@@ -90,13 +90,13 @@ use std::time::{Duration, Instant};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Agent {
-    /// Of the application's handles alone; gone before the rest.
+    /// Held by the application's handles only; dropped before the other fields.
     hold: Option<Arc<Hold>>,
     inner: Arc<Inner>,
 }
 
-/// What the application's handles share, and those that do other processes' requests do not: when it is gone the agent's
-/// work ends, whatever requests are being done.
+/// State that only the application's handles share, not the handles that serve other processes' requests. Dropping it
+/// ends the agent's work, even while requests are in progress.
 struct Hold {
     share: Option<Share>,
     core: Arc<Core>,
@@ -105,7 +105,7 @@ struct Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // The socket goes first: it may be there only as long as the vault's lock is held.
+        // Close the socket first: it may exist only while the vault's lock is held.
         drop(self.share.take());
         self.link.abandon();
         if let Some(owner) = self.core.owner() {
@@ -142,8 +142,8 @@ impl std::fmt::Debug for Inner {
 }
 
 impl Agent {
-    /// Opens a vault, or makes one with a new identity. Works offline: nothing is sent before [`Agent::connect`]. Where another
-    /// process has it open this is an error; see [`Agent::open_or_attach`].
+    /// Opens a vault, or creates one with a new identity. Works offline: nothing is sent before [`Agent::connect`].
+    /// Fails if another process has the vault open; see [`Agent::open_or_attach`].
     pub async fn open(config: AgentConfig) -> Result<Self, AgentError> {
         let AgentConfig {
             vault,
@@ -205,7 +205,7 @@ impl Agent {
         self.inner.core.agent
     }
 
-    /// The iroh endpoint that the agent connects from. Made with the vault; it is not the identity.
+    /// The iroh endpoint that the agent connects from. It is created with the vault, and is not the identity.
     pub fn endpoint_id(&self) -> Result<EndpointId, AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return Ok(owner.endpoint());
@@ -215,11 +215,13 @@ impl Agent {
 
     // ---- connection
 
-    /// Starts the background work: a session with a relay node, and another one whenever it is lost. Returns when it has
-    /// begun; see [`Agent::connected`]. Does nothing where it runs.
+    /// Starts the background work: it opens a session with a relay node and reconnects whenever the session is lost.
+    /// Returns once the work has started; [`Agent::connected`] waits for the session. Does nothing if the work already
+    /// runs.
     ///
-    /// The background work runs in the tokio runtime that this is called in, which must have its I/O and time drivers
-    /// (`enable_all`): without, this is [`AgentError::Environment`]. [`AgentError::Closed`] after [`Agent::close`].
+    /// The background work runs in the tokio runtime of the caller. The runtime needs its I/O and time drivers
+    /// (`enable_all`); without them this fails with [`AgentError::Environment`]. After [`Agent::close`] it fails with
+    /// [`AgentError::Closed`].
     pub async fn connect(&self) -> Result<(), AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.connect().await;
@@ -227,13 +229,13 @@ impl Agent {
         self.inner.link.connect().await
     }
 
-    /// Ends the session and the background work; the vault stays open. What is sent then waits in the outbox. Does nothing
-    /// where another process has the vault open.
+    /// Ends the session and the background work; the vault stays open. Messages sent later wait in the outbox. Does
+    /// nothing if another process has the vault open.
     pub async fn disconnect(&self) {
         self.inner.link.disconnect().await;
     }
 
-    /// The relay node that the agent has a session with now.
+    /// The relay node of the current session.
     pub fn relay(&self) -> Option<EndpointId> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.relay();
@@ -241,7 +243,7 @@ impl Agent {
         self.inner.core.bus.session.borrow().as_ref().map(Session::relay)
     }
 
-    /// Whether HTTPS carries the session now, because UDP leads nowhere. False also where there is no session, and where another
+    /// Whether HTTPS carries the current session because UDP is blocked. Also false without a session, and if another
     /// process has the vault open.
     pub fn is_over_https(&self) -> bool {
         let session = self.inner.core.bus.session.borrow();
@@ -253,7 +255,7 @@ impl Agent {
         self.relay().is_some()
     }
 
-    /// Waits for a session, or for the reason why there will be none: see [waits](Agent#waits).
+    /// Waits for a session. Fails with the reason if there cannot be one: see [waits](Agent#waits).
     pub async fn connected(&self) -> Result<(), AgentError> {
         let bus = &self.inner.core.bus;
         if let Some(owner) = self.inner.core.owner() {
@@ -265,9 +267,14 @@ impl Agent {
         bus.wait(there).await?.map_err(|_| AgentError::Closed)
     }
 
-    /// Waits until, in the session that there is then, the agent is current: its own log is replayed, channels that it was
-    /// added to are joined, KeyPackages are on offer, additions that had to wait were tried, and each channel is replayed
-    /// to its head, paused, left for good, or known not to be followed in this session ([`Channel::not_followed`]). A channel that the agent was removed from and added to again meanwhile is replayed beyond both.
+    /// Waits until the agent is current in its session:
+    ///
+    /// - Its own log is replayed, and it has joined the channels that it was added to.
+    /// - KeyPackages are on offer, and deferred additions were tried.
+    /// - Each channel is replayed to its head, paused, left for good, or known not to be followed in this session
+    ///   ([`Channel::not_followed`]).
+    ///
+    /// If the agent was removed from a channel and added again meanwhile, the channel is replayed beyond both entries.
     pub async fn caught_up(&self) -> Result<(), AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.all_caught_up().await;
@@ -277,7 +284,7 @@ impl Agent {
         loop {
             let ready = async { readiness.wait_for(|ready| ready.is_complete()).await.map(drop) };
             bus.wait(ready).await?.map_err(|_| AgentError::Closed)?;
-            // Replay may have found more to do: check until there is nothing.
+            // Replay may have found more work: check until none is left.
             match self.inner.core.try_call(Actor::behind).await? {
                 Behind::Nothing => return Ok(()),
                 Behind::Joins => {}
@@ -288,26 +295,27 @@ impl Agent {
         }
     }
 
-    /// Events from now on.
+    /// Returns a receiver of all events from now on.
     pub fn events(&self) -> Events {
         Events::new(self.inner.core.bus.subscribe())
     }
 
     // ---- channels
 
-    /// Makes a channel with this agent as its only member. `label` stays in the vault. Its log is at home in the agent's
-    /// region, or else in that of the relay node that was named nearest: see [`Agent::create_channel_in`].
+    /// Creates a channel with this agent as its only member. `label` stays in the vault. The home of its log is the
+    /// agent's region, or else the region of the relay node listed as nearest: see [`Agent::create_channel_in`].
     pub async fn create_channel(&self, label: &str) -> Result<Channel, AgentError> {
         self.create(label, self.inner.link.region).await
     }
 
-    /// Makes a channel whose log is at home in a region of the fleet, for ever: appends go there, wherever they come from.
+    /// Creates a channel whose log has a given home region of the fleet. All appends go to the home region, and it
+    /// never changes.
     pub async fn create_channel_in(&self, label: &str, home: Region) -> Result<Channel, AgentError> {
         self.create(label, Some(home)).await
     }
 
-    /// Makes a channel with another policy than that of [`Policy::new`]; this agent is its only admin. `home` as for
-    /// [`Agent::create_channel`] where none is given.
+    /// Creates a channel with a policy other than [`Policy::new`]; this agent is its only admin. Without `home`,
+    /// [`Agent::create_channel`] describes the default.
     pub async fn create_channel_with(
         &self,
         label: &str,
@@ -340,7 +348,7 @@ impl Agent {
         Ok(self.handle(created.await?))
     }
 
-    /// A channel of the vault.
+    /// Returns a channel of the vault.
     pub async fn channel(&self, channel: ChannelId) -> Result<Channel, AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             owner.info(channel).await?;
@@ -356,7 +364,7 @@ impl Agent {
         Ok(self.handle(channel))
     }
 
-    /// All channels of the vault, those that were left too, in the order in which they came.
+    /// Lists all channels of the vault, including those that were left, in the order in which they were added.
     pub async fn channels(&self) -> Result<Vec<ChannelInfo>, AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.channels().await;
@@ -364,7 +372,7 @@ impl Agent {
         self.inner.core.try_call(|actor| actor.shown_channels()).await
     }
 
-    /// All that waits in the outboxes, channel by channel. See [`Channel::outbox`].
+    /// Lists everything in the outboxes, channel by channel. See [`Channel::outbox`].
     pub async fn outbox(&self) -> Result<Vec<Queued>, AgentError> {
         if self.inner.core.owner().is_some() {
             let mut waiting = Vec::new();
@@ -383,8 +391,7 @@ impl Agent {
         waiting.await
     }
 
-    /// All that was sent and will not be delivered, channel by channel, of channels that were left, too. See
-    /// [`Channel::failed`].
+    /// Lists all failed sends, channel by channel, including channels that were left. See [`Channel::failed`].
     pub async fn failed(&self) -> Result<Vec<FailedSend>, AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.all_failed().await;
@@ -399,7 +406,7 @@ impl Agent {
         failed.await
     }
 
-    /// All additions that wait for their agents, channel by channel. See [`Channel::add_later`].
+    /// Lists all deferred additions, channel by channel. See [`Channel::add_later`].
     pub async fn deferred_adds(&self) -> Result<Vec<DeferredAdd>, AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.all_deferred_adds().await;
@@ -414,8 +421,7 @@ impl Agent {
         deferred.await
     }
 
-    /// What a person should know of each channel that has problems, and of the agent's own log (`None`). See
-    /// [`Channel::problems`].
+    /// Lists the problems of each channel that has any, and of the agent's own log (`None`). See [`Channel::problems`].
     pub async fn problems(&self) -> Result<Vec<(Option<ChannelId>, Vec<Problem>)>, AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.all_problems().await;
@@ -435,8 +441,9 @@ impl Agent {
         problems.await
     }
 
-    /// Takes the vault over that another copy has superseded: this copy asks to be added again in every channel in which it
-    /// was, and the other one is superseded by that. The channels in which it asks. Use one copy only from then on.
+    /// Takes over from the copy of the vault that has superseded this one. This copy asks to be added again to each of
+    /// its channels, which supersedes the other copy. Returns the channels in which it asks. Use only one copy from
+    /// then on.
     pub async fn take_over(&self) -> Result<Vec<ChannelId>, AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.take_over().await;
@@ -456,9 +463,9 @@ impl Agent {
         taken.await
     }
 
-    /// Writes a copy of the vault as it is now, while the agent works: consistent, encrypted with the vault's key, durable
-    /// and checked when this returns. A file of that name is replaced only if `replace` says so. The agent's other calls
-    /// wait as long as it takes: a few seconds for 100 MB. See [`restore`](crate::vault::restore) for the way back.
+    /// Writes a consistent copy of the vault while the agent works. The copy is encrypted with the vault's key, and is
+    /// durable and checked when this returns. An existing file is replaced only if `replace` is set. The agent's other
+    /// calls wait meanwhile: a few seconds for 100 MB. See [`restore`](crate::vault::restore) for the way back.
     pub async fn backup(&self, path: impl Into<PathBuf>, replace: bool) -> Result<BackupInfo, AgentError> {
         let path = path.into();
         if let Some(owner) = self.inner.core.owner() {
@@ -481,7 +488,7 @@ impl Agent {
 
     // ---- end
 
-    /// Waits until nothing is left in any outbox. Does not end while the agent is offline: see [waits](Agent#waits).
+    /// Waits until all outboxes are empty. Does not end while the agent is offline: see [waits](Agent#waits).
     pub async fn flushed(&self) -> Result<(), AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.flushed().await;
@@ -494,7 +501,7 @@ impl Agent {
         let mut settled = bus.settled.subscribe();
         loop {
             settled.mark_unchanged();
-            // Those that are declined, too: leaving them is to go out.
+            // Declined channels, too: the requests to leave them must go out.
             let channels = self.inner.core.try_call(|actor| actor.engine.channels()).await?;
             let waiting = channels.iter().filter(|channel| counts(channel));
             if waiting.map(|channel| channel.outbox).sum::<u64>() == 0 {
@@ -504,9 +511,9 @@ impl Agent {
         }
     }
 
-    /// Ends everything: sends what can be sent within `deadline` where there is a session, ends the session, closes the
-    /// vault. What was not sent waits in the outbox for the next time. Returns when the vault's file is released. Other
-    /// processes that work through this one learn; what they have begun is finished within `deadline`.
+    /// Closes the agent: if there is a session, sends what it can within `deadline` and ends it; then closes the vault.
+    /// Unsent messages stay in the outbox for the next run. Returns when the vault's file is released. Attached
+    /// processes are notified; their pending calls get until `deadline` to finish.
     pub async fn close(&self, deadline: Duration) {
         if let Some(owner) = self.inner.core.owner() {
             return owner.detach();
@@ -521,7 +528,7 @@ impl Agent {
                 let is_followed = !matches!(*bus.signals(channel.id).followed.borrow(), Followed::Refused(_));
                 is_followed && channel.state != ChannelState::Left && channel.standing != Standing::Superseded
             };
-            // What does not go out in time is in the vault.
+            // Messages that do not go out in time stay in the vault.
             let _ = runtime::within(deadline, self.flushed_where(may_go)).await;
         }
         if let Some(share) = self.shared() {
@@ -531,17 +538,17 @@ impl Agent {
     }
 }
 
-/// What keeps an agent from being current.
+/// Reason why an agent is not current.
 enum Behind {
     Nothing,
-    /// Bundles that are to be fetched.
+    /// Bundles still to be fetched.
     Joins,
     /// A channel that is not replayed to its head.
     Channel(ChannelId),
 }
 
 impl Actor {
-    /// A new channel, at home in a region, or in the one of the relay node that was named nearest.
+    /// Creates a channel with a home region; the default is the region of the relay node listed as nearest.
     fn create(&mut self, label: &str, home: Option<Region>, policy: &Policy) -> Result<ChannelId, EngineError> {
         let home = match home {
             Some(home) => home,
@@ -556,7 +563,7 @@ impl Actor {
         if self.joins_pending()? {
             return Ok(Behind::Joins);
         }
-        // What is declined is nobody's to wait for.
+        // Nobody waits for declined channels.
         let behind = self.shown_channels()?.into_iter().find(|channel| {
             matches!(channel.state, ChannelState::Active | ChannelState::Leaving)
                 && *self.bus.signals(channel.id).followed.borrow() == Followed::Behind
@@ -571,7 +578,7 @@ impl Actor {
         Ok(channels)
     }
 
-    /// Whether there are bundles to be fetched; whoever fetches them hears of it, and whoever waits for it.
+    /// Whether there are bundles to fetch. Notifies the task that fetches them and all waiters.
     fn joins_pending(&mut self) -> Result<bool, EngineError> {
         let pending = self.bus.waits_for(&self.engine.pending_joins()?);
         self.bus.readiness.send_if_modified(|ready| {

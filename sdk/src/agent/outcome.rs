@@ -1,11 +1,11 @@
-//! A relay's answer in the engine's words.
+//! Conversion of a relay's answer for the engine.
 
 use crate::engine::{LogStatus, Outcome, RollbackWord};
 use crate::net::RelayError;
 use crate::net::relay::{self, Receipt};
 use skytale_proto::Code;
 
-/// The outcome for the engine; `None` where the answer was lost and the frame may be in the log.
+/// Returns the outcome for the engine; `None` if the answer was lost and the frame may be in the log.
 pub(super) fn outcome_of(answer: &Result<Receipt, RelayError>) -> Option<Outcome> {
     let refused = match answer {
         Ok(receipt) if receipt.duplicate => {

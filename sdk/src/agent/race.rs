@@ -1,4 +1,4 @@
-//! Several relay nodes, the first that answers: connections begun one shortly after the other (as in RFC 8305).
+//! Racing several relay nodes for the first answer: connections start shortly after one another (as in RFC 8305).
 
 use crate::net::{Relay, RelayError};
 use futures_util::stream::FuturesUnordered;
@@ -6,12 +6,12 @@ use futures_util::{FutureExt, StreamExt};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Attempts under way at once.
+/// Maximum number of concurrent attempts.
 const AT_ONCE_MAX: usize = 3;
 
-/// Tries relay nodes in order until one answers; what the others are doing then is dropped. The next one is begun when one
-/// has failed, or when there was no answer for `stagger`, which doubles each time: where all are slow because all agents
-/// come at once, they are not to be made slower. `failed` hears of each that fails, as it does.
+/// Tries relay nodes in order until one answers; the other attempts are dropped. The next attempt starts when one has
+/// failed, or when there was no answer for `stagger`. That doubles each time, so that nodes slowed by a crowd of agents
+/// are not slowed further. `failed` is called for each failure, as it happens.
 pub(super) async fn race<T, Connecting>(
     relays: &[Relay],
     mut stagger: Duration,
@@ -59,8 +59,8 @@ mod tests {
         (0..count).map(relay).collect()
     }
 
-    /// Which answered, after how long; which failed; how many were under way at once at most. `answers` says after how many
-    /// milliseconds each answers, and whether well.
+    /// Returns which node answered and when, which failed, and the maximum number of concurrent attempts. `answers` has
+    /// each node's delay in milliseconds, and whether it succeeds.
     async fn run(answers: &[(u64, bool)]) -> (Option<usize>, u128, Vec<usize>, usize) {
         let began = Instant::now();
         let (now_and_most, failures) = (Mutex::new((0_usize, 0_usize)), Mutex::new(Vec::new()));

@@ -1,22 +1,22 @@
-//! Refusals of a relay node, counted. Pure.
+//! Counting refusals of a relay node. Pure.
 
 use skytale_proto::Code;
 
-/// After so many refusals in a row another relay node may be better.
+/// Number of consecutive refusals after which another relay node may be better.
 const REFUSALS_BORNE: u32 = 3;
 
-/// Refusals in a row that another relay node may not have, of one task and kind.
+/// Consecutive refusals, of one task and kind, that another relay node may not give.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refusals(u32);
 
-/// What a refusal was counted as.
+/// Result of counting a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counted {
-    /// It is about the agent or the log: any relay node would say so.
+    /// Not counted: it concerns the agent or the log, so any relay node would refuse.
     No,
-    /// Another relay node may not have it.
+    /// Counted: another relay node may not refuse.
     Yes,
-    /// So many of them came in a row that another relay node is to be looked for.
+    /// Counted, and there were so many in a row that the agent looks for another relay node.
     TooMany,
 }
 
@@ -25,7 +25,7 @@ impl Refusals {
         Self(0)
     }
 
-    /// It was not refused, or not by the relay node.
+    /// Resets the count: there was no refusal, or not by the relay node.
     pub(super) const fn reset(&mut self) {
         self.0 = 0;
     }
@@ -34,7 +34,7 @@ impl Refusals {
         self.0 > 0
     }
 
-    /// Another relay node may be better.
+    /// Whether another relay node may be better.
     pub(super) const fn are_too_many(&self) -> bool {
         self.0 >= REFUSALS_BORNE
     }
@@ -51,7 +51,7 @@ impl Refusals {
     }
 }
 
-/// Whether a refusal is about the relay node, or what it has and can reach, and not about the agent or the log.
+/// Whether a refusal concerns the relay node, its data or its connections, and not the agent or the log.
 const fn may_be_better_elsewhere(code: Code) -> bool {
     match code {
         Code::RateLimited | Code::AccountRateLimited | Code::AccountStored | Code::Draining | Code::TooManyStreams => {

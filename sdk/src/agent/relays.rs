@@ -1,4 +1,4 @@
-//! The relay nodes that are known, and which of them are tried next. Pure except for the jitter.
+//! The known relay nodes, and the order of attempts. Pure except for the jitter.
 
 use super::backoff::Backoff;
 use crate::net::Relay;
@@ -6,12 +6,12 @@ use skytale_proto::EndpointId;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// For so long after it failed, a relay node comes behind those that did not.
+/// Time after a failure during which a relay node comes behind those that did not fail.
 const BEHIND: Duration = Duration::from_secs(60);
-/// The shortest pause of a relay node that failed, where there are others.
+/// Shortest pause of a failed relay node, if there are others.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 
-/// Relay nodes in the order in which they were given, nearest first, and what has become of each.
+/// Relay nodes in their given order, nearest first, with the state of each.
 #[derive(Debug)]
 pub(super) struct Relays {
     pauses: (Duration, Duration),
@@ -22,9 +22,9 @@ pub(super) struct Relays {
 struct Known {
     relay: Relay,
     pause: Backoff,
-    /// When it failed last, and until when it is left alone for that.
+    /// Time of its last failure, and end of the pause for it.
     failed: Option<(Instant, Instant)>,
-    /// That was no failure to reach it: it was there, and others were thought to serve better.
+    /// Whether it was reachable, and was left only because others might serve better.
     answered: bool,
 }
 
@@ -39,7 +39,7 @@ impl Known {
 }
 
 impl Relays {
-    /// None yet. A relay node that failed is left alone for a pause between these, which grows each time.
+    /// Creates an empty list. A failed relay node is paused for a time between these, which grows with each failure.
     pub(super) const fn new(pause_min: Duration, pause_max: Duration) -> Self {
         Self {
             pauses: (pause_min, pause_max),
@@ -47,8 +47,8 @@ impl Relays {
         }
     }
 
-    /// Takes a list in the place of the one before. An empty one says nothing: the one before stays. A relay node that is
-    /// in both, at the same addresses, keeps what is known of it.
+    /// Replaces the list. An empty list is ignored. A relay node that is in both, at the same addresses, keeps its
+    /// state.
     pub(super) fn update(&mut self, relays: Vec<Relay>) {
         if relays.is_empty() {
             return;
@@ -73,19 +73,19 @@ impl Relays {
         }
     }
 
-    /// Whether there are others than this one.
+    /// Whether there are nodes other than this one.
     pub(super) fn are_there_others(&self, than: EndpointId) -> bool {
         self.known.iter().any(|known| known.relay.endpoint != than)
     }
 
-    /// Those that may be tried now, the best first: in the order given, those that failed of late behind the others.
+    /// Returns the nodes that may be tried now, best first: in the given order, recently failed ones last.
     pub(super) fn ready(&self, now: Instant) -> Vec<Relay> {
         let mut ready: Vec<&Known> = self.known.iter().filter(|known| known.is_ready(now)).collect();
         ready.sort_by_key(|known| known.is_behind(now));
         ready.into_iter().map(|known| known.relay.clone()).collect()
     }
 
-    /// Those that may be tried where there is no session: behind those that are ready, those that were left although they
+    /// Returns the nodes that may be tried without a session: the ready ones, then those that were left although they
     /// answered. Any session is better than none.
     pub(super) fn ready_or_left(&self, now: Instant) -> Vec<Relay> {
         let mut left: Vec<&Known> = self
@@ -98,13 +98,14 @@ impl Relays {
         self.ready(now).into_iter().chain(left).collect()
     }
 
-    /// When the next of them may be tried; `None` where none is known.
+    /// Returns when the next node may be tried; `None` if none is known.
     pub(super) fn next_at(&self, now: Instant) -> Option<Instant> {
         let at = |known: &Known| known.failed.map_or(now, |(_, until)| until.max(now));
         self.known.iter().map(at).min()
     }
 
-    /// One has failed, or is to be left alone: until when. `asked` is a pause that it asked for, or the shortest.
+    /// Records a failure or a pause of a node. Returns the end of its pause. `asked` is a pause that it requested, or
+    /// the shortest one.
     pub(super) fn failed(&mut self, relay: EndpointId, asked: Option<Duration>, now: Instant) -> Instant {
         let Some(known) = self.known.iter_mut().find(|known| known.relay.endpoint == relay) else {
             // No longer in the list.
@@ -116,7 +117,7 @@ impl Relays {
         until
     }
 
-    /// One is to be left alone, as it [`failed`](Self::failed), although it answers.
+    /// Pauses a node that answers, like one that [`failed`](Self::failed).
     pub(super) fn left(&mut self, relay: EndpointId, pause: Option<Duration>, now: Instant) {
         self.failed(relay, pause, now);
         if let Some(known) = self.known.iter_mut().find(|known| known.relay.endpoint == relay) {
@@ -124,7 +125,7 @@ impl Relays {
         }
     }
 
-    /// One has done its work for a while: its next pause is short again.
+    /// Records that a node has worked for a while: its next pause is short again.
     pub(super) fn worked(&mut self, relay: EndpointId) {
         if let Some(known) = self.known.iter_mut().find(|known| known.relay.endpoint == relay) {
             known.pause.reset();

@@ -1,4 +1,4 @@
-//! One session at work: followers, workers and the stock keeper, all ended with it.
+//! The tasks of one session: followers, workers and the stock keeper, which all end with it.
 
 use super::config::DriverConfig;
 use super::core::Core;
@@ -17,16 +17,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-/// What the tasks of one session share.
+/// State shared by the tasks of one session.
 #[derive(Clone)]
 pub(super) struct Ground {
     pub(super) core: Arc<Core>,
     pub(super) session: Session,
     pub(super) appender: Appender,
     pub(super) config: DriverConfig,
-    /// The session is about to be left: nothing new is appended.
+    /// Whether the session is about to be left: then nothing new is appended.
     pub(super) leaving: watch::Sender<bool>,
-    /// Moves with each refusal, after several, that another relay node may not have.
+    /// Changes after several refusals that another relay node may not give, and with each further one.
     pub(super) trouble: watch::Sender<Option<RelayError>>,
 }
 
@@ -46,28 +46,28 @@ impl Ground {
         *self.leaving.borrow()
     }
 
-    /// Counts a refusal that another relay node may not have; after several another one is looked for.
+    /// Counts a refusal that another relay node may not give; after several, the agent looks for another node.
     pub(super) fn count(&self, refusals: &mut Refusals, refused: &Refused) {
         if refusals.count(refused.code()) == Counted::TooMany {
             self.move_on(refused.clone().into());
         }
     }
 
-    /// Another relay node is looked for.
+    /// Makes the agent look for another relay node.
     pub(super) fn move_on(&self, reason: RelayError) {
         self.trouble.send_replace(Some(reason));
     }
 }
 
-/// How a task of a session ended.
+/// Result of a session's task.
 pub(super) enum End {
-    /// There is nothing more to do in this channel.
+    /// Nothing is left to do in this channel.
     Channel(ChannelId),
-    /// The session is of no more use.
+    /// The session is useless.
     Session(RelayError),
 }
 
-/// Runs until the session ends, must be ended, or is left by `stop`, and gives the reason.
+/// Runs until the session ends, must be ended, or is left by `stop`. Returns the reason.
 pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError {
     let Ground { core, session, .. } = ground;
     let mut tasks = JoinSet::new();
@@ -76,7 +76,7 @@ pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError
     tasks.spawn(stock::keep(ground.clone()).in_current_span());
     tasks.spawn(deferred::keep(ground.clone()).in_current_span());
     let mut working = HashSet::new();
-    // Channels that there are are not announced.
+    // Existing channels are not announced.
     core.bus.channels_changed.notify_one();
     let reason = loop {
         tokio::select! {
@@ -90,7 +90,7 @@ pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError
             Some(ended) = tasks.join_next() => match ended {
                 Ok(End::Channel(channel)) => {
                     working.remove(&channel);
-                    // It may have come back while its worker ended.
+                    // The channel may have been joined again while its worker ended.
                     if let Err(error) = start_workers(ground, &mut working, &mut tasks).await {
                         break error;
                     }

@@ -8,22 +8,22 @@ use tokio::runtime::Handle;
 use tokio::time::Sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-/// The runtime here, if it can do what the background work needs: timers and sockets.
+/// Returns the current runtime, if it has what the background work needs: timers and sockets.
 pub(super) fn current() -> Result<Handle, AgentError> {
     let handle = Handle::try_current().map_err(|_| missing("there is no tokio runtime here"))?;
     drop(sleep(Duration::ZERO)?);
-    // Where not even this socket is to be had, binding the endpoint says why.
+    // If not even this socket is available, binding the endpoint reports why.
     if let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
         && socket.set_nonblocking(true).is_ok()
     {
-        // Tokio has no way to ask for a driver: using one that is missing panics, inside tokio.
+        // Tokio cannot report whether a driver exists: using a missing one panics, inside tokio.
         catch_unwind(|| drop(tokio::net::UdpSocket::from_std(socket)))
             .map_err(|_| missing("the tokio runtime has no I/O driver: build it with `enable_all`"))?;
     }
     Ok(handle)
 }
 
-/// As [`tokio::time::sleep`].
+/// Like [`tokio::time::sleep`].
 fn sleep(duration: Duration) -> Result<Sleep, AgentError> {
     if Handle::try_current().is_err() {
         return Err(missing("there is no tokio runtime here"));
@@ -32,7 +32,7 @@ fn sleep(duration: Duration) -> Result<Sleep, AgentError> {
         .map_err(|_| missing("the tokio runtime has no time driver: build it with `enable_all`"))
 }
 
-/// Waits for something, but not longer than `most`: `None` if it was not there by then.
+/// Waits for a future, but not longer than `most`: `None` if it is not ready by then.
 pub(crate) async fn within<T>(most: Duration, waited: impl Future<Output = T>) -> Result<Option<T>, AgentError> {
     let over = sleep(most)?;
     tokio::select! {
@@ -42,7 +42,7 @@ pub(crate) async fn within<T>(most: Duration, waited: impl Future<Output = T>) -
     }
 }
 
-/// Runs something in a task of the runtime here. The task ends when what this gives is dropped.
+/// Runs a future in a task of the current runtime. The task ends when the returned handle is dropped.
 pub(crate) fn spawn<T: Send + 'static>(
     task: impl Future<Output = Result<T, AgentError>> + Send + 'static,
 ) -> Result<impl Future<Output = Result<T, AgentError>> + Send, AgentError> {

@@ -1,4 +1,4 @@
-//! Keeps KeyPackages on offer to those who may claim them, and replaces those whose time is coming.
+//! Keeps KeyPackages on offer to agents that may claim them, and replaces them before they expire.
 
 use super::backoff::Backoff;
 use super::follow::local;
@@ -14,13 +14,13 @@ use tokio::time::sleep;
 
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// Counts, replaces and offers for the whole session: at its beginning, when packages may have been claimed, and now and
-/// then.
+/// Counts, replaces and offers for the whole session: at its start, when packages may have been claimed, and
+/// periodically.
 pub(super) async fn keep(ground: Ground) -> End {
     let (mut backoff, mut refusals) = (Backoff::new(RETRY.0, RETRY.1), Refusals::default());
     let mut appender = ground.appender.clone();
     let relay_ms = ground.session.relay_time_ms();
-    // A vault that is closed ends the session by other means.
+    // A closed vault ends the session by other means.
     let _ = ground.core.call(move |actor| actor.engine.relay_time(relay_ms)).await;
     loop {
         let bus = &ground.core.bus;
@@ -30,7 +30,7 @@ pub(super) async fn keep(ground: Ground) -> End {
                 refusals.reset();
                 match stocked(&ground).await {
                     Ok(true) => ground.config.stock_interval,
-                    // The owner has said something else meanwhile.
+                    // The owner has set another rule meanwhile.
                     Ok(false) => continue,
                     Err(_) => backoff.next(None),
                 }
@@ -39,11 +39,11 @@ pub(super) async fn keep(ground: Ground) -> End {
                 bus.tell(Event::VaultFailed { code, reason });
                 backoff.next(None)
             }
-            // The session is about to be left: the next one is soon there.
+            // The session is about to be left: the next one comes soon.
             Err(RelayError::Refused(refused)) if refused.code() == Code::Draining => backoff.next(refused.retry_after),
             Err(RelayError::Refused(refused)) => {
                 ground.count(&mut refusals, &refused);
-                // A token without the scope, perhaps: nobody can add this agent, but the rest goes on.
+                // Possibly a token without the scope: nobody can add this agent, but the rest goes on.
                 bus.tell(Event::Refused {
                     channel: None,
                     code: refused.code(),
@@ -67,20 +67,21 @@ pub(super) async fn keep(ground: Ground) -> End {
     }
 }
 
-/// Whether all is on offer as its owner wants it; whoever waits for that hears of it.
+/// Whether the stock and its rule are as the owner wants them. Notifies waiters.
 async fn stocked(ground: &Ground) -> Result<bool, RelayError> {
     let stocked = ground.core.try_call(|actor| {
         let status = actor.engine.consent()?;
-        // Before the agent's account is known nothing can be said in its name.
+        // Before the agent's account is known no rule can be appended.
         let in_force = status.in_force || status.account.is_none();
-        // On the engine's thread: what its owner says next is said after this.
+        // On the engine's thread: the owner's next change comes after this.
         actor.bus.readiness.send_modify(|ready| ready.stock = in_force);
         Ok(in_force)
     });
     local(stocked.await)
 }
 
-/// Says in the agent's log who may claim its packages, if that is not what it says: before new ones are there to be claimed.
+/// Appends the rule for claims to the agent's log if it differs from the one in force, before new packages can be
+/// claimed.
 async fn consent(ground: &Ground, appender: &Appender) -> Result<(), RelayError> {
     let wanted = ground.core.try_call(|actor| actor.engine.consent_frame());
     let Some(frame) = local(wanted.await)? else {
@@ -108,7 +109,7 @@ async fn replenish(ground: &Ground, appender: &Appender) -> Result<(), RelayErro
         .core
         .try_call(move |actor| actor.engine.key_package_is_due(stock.live));
     let is_due = local(is_due.await)?;
-    // New ones first, as far as there is room: at no time is there nothing to give.
+    // New ones first, as far as there is room, so that the stock is never empty.
     offer(ground, appender, stock).await?;
     if is_due && withdraw(ground, &mut packages).await? {
         let stock = packages.count().await?;
@@ -117,7 +118,7 @@ async fn replenish(ground: &Ground, appender: &Appender) -> Result<(), RelayErro
     Ok(())
 }
 
-/// Claims KeyPackages of this agent itself until the next one to be given is fresh. Whether there were any.
+/// Claims KeyPackages of this agent itself until the next one in the stock is fresh. Returns whether it claimed any.
 async fn withdraw(ground: &Ground, packages: &mut KeyPackages) -> Result<bool, RelayError> {
     let own = ground.core.agent;
     let live = packages.count().await?.live;
@@ -168,7 +169,7 @@ async fn offer(ground: &Ground, appender: &Appender, stock: Stock) -> Result<(),
     let mut problem = None;
     for (frame_id, pending) in pending {
         let answer = pending.outcome().await;
-        // What is ambiguous has no outcome: it is offered again, the same.
+        // An ambiguous frame has no outcome: the same frame is offered again.
         outcomes.extend(outcome_of(&answer).map(|outcome| (frame_id, outcome)));
         if let Err(error) = answer {
             problem.get_or_insert(error);

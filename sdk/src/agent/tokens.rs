@@ -1,4 +1,4 @@
-//! The newest token and the newest list of relay nodes, kept in the vault for a time when nobody gives out others.
+//! The newest token and list of relay nodes, stored in the vault for times when the provider is unavailable.
 
 use super::core::Core;
 use crate::event::Event;
@@ -10,23 +10,23 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
-/// A token with less life than this left is not used for another session, where another one can be had.
+/// Remaining life below which a token is not used for another session if a new one is available.
 const LIFE_MIN: Duration = Duration::from_secs(30);
-/// A token with less life than this left is not used at all.
+/// Remaining life below which a token is not used at all.
 const LIFE_LAST: Duration = Duration::from_secs(2);
-/// How long the provider may take where there is a token to go on with.
+/// Longest wait for the provider if there is a usable token.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The provider is not asked once more within this time for the sake of a newer list alone.
+/// Shortest interval between two requests that are only for a newer list.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// Relay nodes of a directory that are kept.
+/// Maximum number of stored relay nodes of a directory.
 const RELAYS_MAX: usize = 64;
 
-/// Where they are in the vault. Persisted: keep stable.
+/// Names of the values in the vault. Persisted: keep stable.
 const TOKEN: &str = "relay_token";
 pub(super) const RELAYS: &str = "relays";
 
-/// Asks the provider, and remembers what it gave. Sessions ask through this, too, and keep what they get on the way
-/// for the next one.
+/// Requests tokens from the provider, and remembers them. Sessions use it, too, so their new tokens are kept for the
+/// next session.
 pub(super) struct Tokens {
     core: Arc<Core>,
     provider: TokenSource,
@@ -36,12 +36,12 @@ pub(super) struct Tokens {
 #[derive(Default)]
 struct Held {
     token: Option<Token>,
-    /// When the provider was asked last, since the agent was connected.
+    /// Time of the last request to the provider, since the agent was connected.
     asked: Option<Instant>,
-    /// The token was given since then, and has not been refused.
+    /// Whether the token was received since then, and has not been refused.
     fresh: bool,
     relays: Vec<rest::Relay>,
-    /// The account that the vault knows.
+    /// The account stored in the vault.
     account: Option<AccountId>,
 }
 
@@ -54,7 +54,7 @@ impl Tokens {
         }
     }
 
-    /// Takes up what the vault has.
+    /// Loads the stored values from the vault.
     pub(super) async fn load(&self) {
         let kept = self
             .core
@@ -69,16 +69,16 @@ impl Tokens {
         }
     }
 
-    /// A token to begin a session with. The provider is asked where there is none yet since the agent was connected, where
-    /// the one there is ends soon, and with `fresh`: the list of relay nodes may be an old one. Where it does not answer, or
-    /// not soon, the token that there is will do.
+    /// Returns a token to start a session with. Requests a new one if there was none since the agent was connected, or
+    /// if the present one expires soon. `fresh` also requests one, since the list of relay nodes may be outdated. If
+    /// the provider does not answer soon, the present token is used.
     pub(super) async fn ready(&self, subject: &TokenSubject, fresh: bool) -> Result<Token, TokenError> {
         let token = self.any(subject, fresh).await?;
         self.note_account(&token).await;
         Ok(token)
     }
 
-    /// The agent's account goes into what it appends: the vault has it before there is a session.
+    /// Stores the agent's account, which goes into its frames, before there is a session.
     async fn note_account(&self, token: &Token) {
         let Some(account) = token.account() else { return };
         if self.held.lock().account.replace(account) == Some(account) {
@@ -118,7 +118,7 @@ impl Tokens {
         }
     }
 
-    /// The relay nodes of the newest list that had any; those that cannot be used are left out.
+    /// Returns the relay nodes of the newest nonempty list, without unusable ones.
     pub(super) fn relays(&self) -> Vec<Relay> {
         let usable = |relay: &rest::Relay| match Relay::from_directory(relay) {
             Ok(relay) => Some(relay),
@@ -130,21 +130,21 @@ impl Tokens {
         self.held.lock().relays.iter().filter_map(usable).collect()
     }
 
-    /// The token that there is was refused: the provider is asked before the next session. Where it does not answer, the same
-    /// one is tried again, since it may be the relay node that was wrong.
+    /// Handles a refusal of the present token: a new one is requested before the next session. If the provider does not
+    /// answer, the same token is tried again, since the relay node may have been wrong.
     pub(super) fn refused(&self) {
         let mut held = self.held.lock();
         held.asked = None;
         held.fresh = false;
     }
 
-    /// Whether the token that there is was given since the agent was connected, and since one was refused last.
+    /// Whether the present token was received since the agent was connected, and since the last refusal of a token.
     pub(super) fn is_fresh(&self) -> bool {
         self.held.lock().fresh
     }
 
     async fn ask(&self, subject: &TokenSubject) -> Result<Token, TokenError> {
-        // Also where no answer comes: the provider is not to be asked all the time.
+        // Even if there is no answer: limits the requests to the provider.
         self.held.lock().asked = Some(Instant::now());
         let token = self.provider.token(subject).await?;
         self.take(&token).await;
@@ -189,7 +189,7 @@ impl TokenProvider for Tokens {
     }
 }
 
-/// Its end, unix seconds, u64 big-endian; its text.
+/// Encodes a token: its expiry, unix seconds, u64 big-endian; then its text.
 fn encode_token(token: &Token) -> Zeroizing<Vec<u8>> {
     let text = token.expose().as_bytes();
     let mut bytes = Zeroizing::new(Vec::with_capacity(8 + text.len()));
@@ -198,14 +198,14 @@ fn encode_token(token: &Token) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
-/// What cannot be read is none: another one can be had.
+/// Decodes a token; `None` if it is unreadable, since a new one can be requested.
 fn decode_token(bytes: &[u8]) -> Option<Token> {
     let (expires_s, text) = bytes.split_first_chunk::<8>()?;
     let text = std::str::from_utf8(text).ok().filter(|text| !text.is_empty())?;
     Some(Token::new(text, u64::from_be_bytes(*expires_s)))
 }
 
-/// The region of the relay node that was named nearest, from what is kept under [`RELAYS`].
+/// Returns the region of the relay node listed as nearest, from the value stored under [`RELAYS`].
 pub(super) fn nearest_region(kept: Option<Zeroizing<Vec<u8>>>) -> Option<Region> {
     let relays = decode_relays(&kept?)?;
     relays.first().map(|relay| Region(relay.region))

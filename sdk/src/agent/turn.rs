@@ -1,28 +1,28 @@
-//! When this agent commits for those who leave, in the stead of members whose turn it was before.
+//! Turns for commits that remove leaving members: when this agent replaces members whose turn came earlier.
 
 use skytale_proto::Offset;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What the second in turn waits, in milliseconds. It is more than a commit takes to come round.
+/// Wait of the second in turn, in milliseconds. It exceeds the round trip of a commit.
 const SECOND_MS: u64 = 250;
 
-/// How long an agent waits when so many are before it: with the square root of their number, so that neighbours stay apart
-/// and the last of a large roster does not wait for ever (of 10,000 members, 25 s).
+/// Returns how long an agent waits with this many before it. It grows with the square root of their number, so that
+/// neighbours differ and the last of a large roster does not wait forever (of 10,000 members, 25 s).
 fn wait(before: u32) -> Duration {
     Duration::from_millis((u64::from(before) * SECOND_MS * SECOND_MS).isqrt())
 }
 
-/// A turn that comes up.
+/// A scheduled turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Turn {
-    /// The handshake head that it is about: with the next one it is over.
+    /// The handshake head that it is for: the next head cancels it.
     head: Offset,
     pub(super) at: Instant,
 }
 
 impl Turn {
-    /// The turn after the engine said how many are before. One that comes up already for the same head stays as it is.
+    /// Returns the turn for a number of members before this one. A turn already scheduled for the same head is kept.
     pub(super) fn next(before: Option<u32>, head: Offset, coming: Option<Self>, now: Instant) -> Option<Self> {
         let before = before?;
         let new = Self {
@@ -43,7 +43,7 @@ mod tests {
         assert_eq!(waits[0], Duration::ZERO);
         assert_eq!(waits[1], Duration::from_millis(SECOND_MS));
         assert!(waits.is_sorted() && waits[9_999] <= Duration::from_secs(25));
-        // Neighbours differ, as long as a roster is not very large.
+        // Neighbours differ, unless a roster is very large.
         assert!(waits[..5_000].windows(2).all(|pair| pair[0] < pair[1]));
     }
 

@@ -5,13 +5,13 @@
 //!   engine.next_frames --frames--> append stream --verdicts--> engine.outcome
 //! ```
 //!
-//! Both run in one task, so that a channel's calls of the engine come in an order that makes sense: what replay brought is
-//! processed before what is to be sent is asked for again.
+//! Both run in one task, so that a channel's calls of the engine have a sensible order: replayed entries are processed
+//! before frames to send are requested again.
 //!
-//! Back-pressure: with [`DriverConfig::inbox_messages_max`](super::DriverConfig::inbox_messages_max) messages not
-//! acknowledged the subscription is ended, and begun again after the cursor when half of them are. No other channel
-//! notices. An agent can only send when it is at the head, so while something waits in the outbox the channel is
-//! followed all the same: the inbox then grows in the vault, never in memory.
+//! Backpressure: with [`DriverConfig::inbox_messages_max`](super::DriverConfig::inbox_messages_max) unacknowledged
+//! messages the subscription is ended, and restarted after the cursor when half of them are acknowledged. Other
+//! channels are not affected. An agent can only send at the head, so while the outbox is not empty the channel is still
+//! followed: the inbox then grows in the vault, never in memory.
 
 mod state;
 
@@ -31,22 +31,22 @@ use skytale_proto::{ChannelId, Code, FrameId, Offset, Record};
 use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
-/// Entries given to the engine in one transaction, where they are there already.
+/// Maximum number of available entries that the engine processes in one transaction.
 const ENTRIES_MAX: usize = 2_048;
-/// The same in bytes.
+/// Maximum bytes of such entries.
 const ENTRIES_BYTES_MAX: usize = 1024 * 1024;
 
-/// What a subscription gives when it is read.
+/// Result of reading a subscription.
 type Read = Result<Option<SubscriptionItem>, RelayError>;
 type Verdict = BoxFuture<'static, (FrameId, Result<Receipt, RelayError>)>;
 
-/// Does what the channel's [`WorkerState`] decides.
+/// Carries out the decisions of the channel's [`WorkerState`].
 pub(super) struct Worker {
     ground: Ground,
     channel: ChannelId,
     signals: Arc<Signals>,
     state: WorkerState,
-    /// How far the channel is followed, as was reported last.
+    /// Progress of following the channel, as last reported.
     shown: Followed,
     subscription: Option<Subscription>,
     appender: Appender,
@@ -74,7 +74,7 @@ impl Worker {
         }
     }
 
-    /// Runs until the channel is left or the session is of no more use.
+    /// Runs until the channel is left or the session is useless.
     pub(super) async fn run(mut self) -> End {
         self.signals.fall_behind();
         let channel = self.channel;
@@ -107,7 +107,7 @@ impl Worker {
         End::Session(error)
     }
 
-    /// Does what is to be done, then waits for the next thing to happen. False when there is nothing more to do.
+    /// Does the pending work, then waits for the next event. Returns false when nothing is left to do.
     async fn step(&mut self) -> Result<bool, RelayError> {
         loop {
             self.state.on_leaving(self.ground.is_leaving());
@@ -139,7 +139,7 @@ impl Worker {
                 Some(Step::Settle) => self.settle().await?,
                 Some(Step::Pump { renew, bytes }) => {
                     self.pump(renew, bytes).await?;
-                    // What came meanwhile is looked at before there is more to append.
+                    // Handle what arrived meanwhile before appending more.
                     break;
                 }
             }
@@ -168,16 +168,16 @@ impl Worker {
     }
 
     fn see(&mut self, view: ChannelInfo) {
-        // Some of what an engine sends by itself leaves the outbox without an event.
+        // Some of the engine's own frames leave the outbox without an event.
         if self.state.on_view(view) {
             self.ground.core.bus.settled.send_modify(|version| *version += 1);
         }
     }
 
-    /// Tells how far the channel is followed, where that has changed.
+    /// Reports the progress of following the channel, if it has changed.
     fn show(&mut self) {
         let followed = self.state.followed();
-        // The engine's thread reports that it was left, as it happens.
+        // The engine's thread reports leaving as it happens.
         if followed == self.shown || followed == Followed::Left {
             return;
         }
@@ -207,7 +207,7 @@ impl Worker {
                     let (records, then) = self.gather(records);
                     self.process(records).await?;
                     match then {
-                        // What a relay says to one who was just removed needs no telling.
+                        // A refusal to an agent that was just removed is not reported.
                         Some(then) if !self.state.is_left() => item = then,
                         _ => return Ok(()),
                     }
@@ -248,7 +248,7 @@ impl Worker {
         }
     }
 
-    /// What waits may be offered from now on.
+    /// Allows queued frames to be offered from now on.
     async fn reached_head(&mut self) -> Result<(), RelayError> {
         let channel = self.channel;
         let reached = self.ground.core.try_call(move |actor| {
@@ -269,7 +269,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The log no longer shows what comes after the cursor: goes on behind it.
+    /// Moves past entries after the cursor that the log no longer shows.
     async fn move_on(&mut self, ask: Ask) -> Result<(), RelayError> {
         let channel = self.channel;
         let status = match ask {
@@ -296,8 +296,8 @@ impl Worker {
         Ok(())
     }
 
-    /// There is evidence that the log went back. Where the relay node's operator has said that it did, this agent finds out
-    /// from where on, and goes on with the log as it is now.
+    /// Handles evidence that the log went back. If the relay node's operator has confirmed it, this agent finds the
+    /// offset, and continues with the present log.
     async fn settle(&mut self) -> Result<(), RelayError> {
         let channel = self.channel;
         let status = match log_status(&self.ground.session, channel.log()).await {
@@ -315,7 +315,7 @@ impl Worker {
             Ok(()) => {}
             Err(RelayError::Refused(refused)) if refused.code() == Code::NotMember => fork.deny(),
             Err(RelayError::Refused(refused)) if refused.code() == Code::UnknownLog => fork.gone(),
-            // It ends before what is to be compared.
+            // It ends before the entries to compare.
             Err(RelayError::Refused(refused)) if refused.code() == Code::CursorBeyondHead => {}
             Err(RelayError::Refused(refused)) => {
                 tracing::debug!(%channel, %refused, "the log cannot be compared");
@@ -324,7 +324,7 @@ impl Worker {
             }
             Err(error) => return Err(error),
         }
-        // Somebody who reads may acknowledge what it was given before.
+        // A reader may still acknowledge messages that it got before.
         let is_read = self.signals.readers.receiver_count() > 0;
         let settled = self.ground.core.try_call(move |actor| {
             actor.bus.tell_all(actor.engine.compared(channel, &fork)?);
@@ -348,7 +348,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Adds batches that are there already: one transaction for all of them. What came behind them is given, too.
+    /// Adds batches that are already available: one transaction for all of them. Returns the item after them, too.
     fn gather(&mut self, mut records: Vec<Record>) -> (Vec<Record>, Option<Read>) {
         let mut bytes: usize = records.iter().map(Record::encoded_len).sum();
         while records.len() < ENTRIES_MAX && bytes < ENTRIES_BYTES_MAX {
@@ -394,7 +394,7 @@ impl Worker {
         }
     }
 
-    /// A refused subscription is tried again later; anything else ends the session.
+    /// Handles an error: a refused subscription is retried later; anything else ends the session.
     async fn refused(&mut self, error: RelayError) -> Result<(), RelayError> {
         let (code, reason, offset) = match &error {
             RelayError::Refused(refused) => (refused.code(), refused.message.clone(), refused.offset),
@@ -420,7 +420,7 @@ impl Worker {
         if !matches!(decision.ask, Ask::Nothing | Ask::Short(_)) {
             match self.move_on(decision.ask).await {
                 Ok(()) => return Ok(()),
-                // It is asked once more with the next attempt.
+                // It is requested again with the next attempt.
                 Err(RelayError::Refused(refused)) => {
                     tracing::debug!(channel = %self.channel, %refused, "no log status");
                 }
@@ -462,7 +462,7 @@ impl Worker {
             let frame_id = given.frame.header().id;
             let pending = match self.appender.append(given.frame.encoded().clone()).await {
                 Ok(pending) => pending,
-                // Too large for this relay, perhaps: a verdict as any other.
+                // Possibly too large for this relay: a verdict like any other.
                 Err(RelayError::Refused(refused)) => {
                     let verdict = std::future::ready((frame_id, Err(RelayError::Refused(refused))));
                     self.in_flight.push_back(verdict.boxed());
@@ -475,7 +475,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives the engine this verdict and those behind it that are there already.
+    /// Passes this verdict, and later ones that are already available, to the engine.
     async fn on_verdicts(&mut self, first: (FrameId, Result<Receipt, RelayError>)) -> Result<(), RelayError> {
         let mut verdicts = vec![first];
         while let Some(Some(verdict)) = self.in_flight.next().now_or_never() {
@@ -511,7 +511,7 @@ impl Worker {
         }
         let channel = self.channel;
         let told = self.ground.core.try_call(move |actor| {
-            // Each outcome is reported, also when one before it could not be.
+            // Report each outcome, even if an earlier one could not be.
             let mut result = Ok(());
             for (frame_id, outcome) in outcomes {
                 match actor.engine.outcome(channel, frame_id, outcome) {
@@ -527,7 +527,7 @@ impl Worker {
     }
 }
 
-/// Gives the log's entries to the comparison, as far as it wants any.
+/// Feeds the log's entries to the comparison, as far as it needs them.
 async fn compare(session: &Session, channel: ChannelId, fork: &mut Fork) -> Result<(), RelayError> {
     if !fork.is_open() {
         return Ok(());

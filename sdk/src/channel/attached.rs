@@ -7,14 +7,14 @@ use crate::share::{Octets, Owner};
 use bytes::Bytes;
 use skytale_proto::{ChannelId, Code, Offset};
 
-/// Recorded entries that are asked for at once.
+/// Most recorded entries per request.
 const UNREADABLE_MAX: u32 = 1_000;
 
 pub(super) fn octets(payload: impl Into<Bytes>) -> Octets {
     Octets(payload.into())
 }
 
-/// What was queued by an operation that queues one thing.
+/// Returns the result of an operation that queues one item.
 pub(super) fn first(sent: Result<Vec<Sent>, AgentError>) -> Result<Sent, AgentError> {
     sent?.pop().ok_or_else(|| AgentError::Owner {
         code: Code::VaultOwnerVersion,
@@ -23,7 +23,7 @@ pub(super) fn first(sent: Result<Vec<Sent>, AgentError>) -> Result<Sent, AgentEr
     })
 }
 
-/// The outbox, a page at a time.
+/// Reads the outbox, a page at a time.
 pub(super) async fn outbox(owner: &Owner, channel: ChannelId) -> Result<Vec<Queued>, AgentError> {
     let (mut all, mut from) = (Vec::new(), Some(i64::MIN));
     while let Some(place) = from {
@@ -34,7 +34,7 @@ pub(super) async fn outbox(owner: &Owner, channel: ChannelId) -> Result<Vec<Queu
     Ok(all)
 }
 
-/// The owner gives a page at a time, as large as it likes.
+/// Reads the history, a page at a time. The owner chooses the size of a page.
 pub(super) async fn history(
     owner: &Owner,
     channel: ChannelId,
@@ -51,7 +51,7 @@ pub(super) async fn history(
     Ok(all)
 }
 
-/// The same of messages that were not acknowledged.
+/// Reads unacknowledged messages, a page at a time.
 pub(super) async fn inbox(
     owner: &Owner,
     channel: ChannelId,
@@ -84,7 +84,7 @@ pub(super) async fn unreadable(
     Ok(all)
 }
 
-/// How many more of `limit` are wanted; `None` where there are enough.
+/// Number of items still missing up to `limit`; `None` if there are enough.
 fn left(limit: u32, have: usize) -> Option<u32> {
     let have = u32::try_from(have).unwrap_or(u32::MAX);
     limit.checked_sub(have).filter(|left| *left > 0)

@@ -1,4 +1,4 @@
-//! KeyPackages of agents that are to be added: claimed until one is in force.
+//! Claims KeyPackages of agents to be added, until one is still valid.
 
 use super::Channel;
 use crate::agent::bus::Bus;
@@ -13,12 +13,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
-/// Between two attempts to claim, where the relay node did not say it.
+/// Delay between two attempts to claim, unless the relay node gives one.
 const CLAIM_RETRY: Duration = Duration::from_millis(200);
 
 impl Channel {
-    /// A KeyPackage of an agent that is in force. Those whose time has passed are used up and skipped; the last resort comes
-    /// after all of them, and is the last one to be tried.
+    /// Claims a valid KeyPackage of an agent. Expired ones are used up and skipped. The last resort comes after all of
+    /// them, and is the last one tried.
     pub(crate) async fn claim(&self, agent: AgentId) -> Result<ClaimedPackage, AgentError> {
         let mut claims = 1;
         loop {
@@ -34,7 +34,7 @@ impl Channel {
             match judged.await? {
                 Ok(package) => return Ok(package),
                 Err(error @ (EngineError::KeyPackageExpired { .. } | EngineError::KeyPackageEarly { .. })) => {
-                    // More than a full stock is there only if its owner offers while it is claimed.
+                    // There is more than a full stock only if its owner offers more during the claims.
                     if claimed.last_resort || claims > KEY_PACKAGES_MAX {
                         return Err(error.into());
                     }
@@ -46,14 +46,14 @@ impl Channel {
         }
     }
 
-    /// Claims a KeyPackage, and gives it with the relay node's time. A claim whose answer was lost is made again with the
-    /// very same frame, which takes the very same package.
+    /// Claims a KeyPackage, and returns it with the relay node's time. A claim whose answer was lost is retried with
+    /// the same frame, which takes the same package.
     async fn claim_one(&self, agent: AgentId) -> Result<(Claimed, u64), AgentError> {
         let (core, waited) = (Arc::clone(&self.core), self.online_timeout);
         // In a task, which makes progress even if the caller stops polling: a claim holds one of the session's streams.
         let claiming = async move {
             let claiming = async {
-                // The frame names the agent's account, which the vault knows once there was a session.
+                // The frame names the agent's account, which the vault knows after the first session.
                 let mut sessions = core.bus.session.subscribe();
                 let there = sessions.wait_for(Option::is_some).await.map(drop);
                 there.map_err(|_| AgentError::Closed)?;
@@ -82,7 +82,7 @@ async fn claim_with(bus: &Bus, claim: &Frame, within: Duration) -> Result<(Claim
         };
         match claimed {
             Ok(claimed) => return Ok((claimed, session.relay_time_ms())),
-            // The same session may do it later, or the next one, where the relay node drains.
+            // The same session may succeed later; if the relay node drains, the next one.
             Err(RelayError::Refused(refused)) if waits(refused.code()) => {
                 let pause = refused.retry_after.unwrap_or(CLAIM_RETRY);
                 if Instant::now() + pause >= deadline {
@@ -95,7 +95,7 @@ async fn claim_with(bus: &Bus, claim: &Frame, within: Duration) -> Result<(Claim
             }
             Err(error @ (RelayError::Lost { .. } | RelayError::Closed)) => {
                 tracing::debug!(%error, "claim not answered, trying again");
-                // Until the driver has noticed, too.
+                // Wait until the driver has noticed, too.
                 session.ended().await;
                 let _ = sessions.changed().await;
             }
@@ -104,8 +104,8 @@ async fn claim_with(bus: &Bus, claim: &Frame, within: Duration) -> Result<(Claim
     }
 }
 
-/// Whether a claim that was refused so is made again, as long as there is time: what passes by itself, or at another relay
-/// node.
+/// Whether a claim refused with this code is retried while there is time: the cause passes by itself, or another relay
+/// node does not have it.
 const fn waits(code: Code) -> bool {
     code.holds_log() && !matches!(code, Code::RelayInternal | Code::StoreStopped)
 }

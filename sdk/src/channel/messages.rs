@@ -21,20 +21,21 @@ use tokio_util::sync::ReusableBoxFuture;
 /// Messages read from the vault at once.
 const READ_MAX: u32 = 128;
 
-/// Messages of other agents, in the order of the log: first those that were not acknowledged, then new ones.
+/// Stream of messages from other agents, in the order of the log: first the unacknowledged ones, then new ones.
 ///
-/// Ends with an error once this agent is no longer in the channel, after all that it may read. As a [`Stream`] it gives that error
-/// and then nothing more.
+/// Once this agent is no longer in the channel, the stream fails after the last message that the agent may read. As a
+/// [`Stream`] it yields that error and then ends.
 ///
-/// Each comes once from one `Messages`; one that was not acknowledged comes again from the next, also after a restart.
+/// One `Messages` yields each message once. Unacknowledged messages come again from the next `Messages`, even after a
+/// restart.
 pub struct Messages {
     core: Arc<Core>,
     channel: ChannelId,
-    /// `None` while it reads.
+    /// `None` while a read is in progress.
     reader: Option<Reader>,
     reading: Option<ReusableBoxFuture<'static, Read>>,
     read: VecDeque<Message>,
-    /// As a stream.
+    /// Whether the stream has ended.
     ended: bool,
 }
 
@@ -49,24 +50,24 @@ impl fmt::Debug for Messages {
     }
 }
 
-/// Reads the inbox, as far as there is something in it.
+/// Reads what is in the inbox.
 struct Reader {
     core: Arc<Core>,
     channel: ChannelId,
     from: From,
-    /// [`ChannelInfo::settlements`](crate::engine::ChannelInfo::settlements) of what was read so far.
+    /// Value of [`ChannelInfo::settlements`](crate::engine::ChannelInfo::settlements) for the messages read so far.
     settlements: Option<u64>,
     inbox: watch::Receiver<u64>,
-    /// Kept by who is given what is to be acknowledged.
+    /// Held by readers whose messages are to be acknowledged.
     _reader: Option<watch::Receiver<()>>,
 }
 
-/// What is read next.
+/// Position of the next read.
 #[derive(Clone, Copy, Debug)]
 enum From {
-    /// What was not acknowledged, after an offset.
+    /// Unacknowledged messages after an offset.
     Unacked(Offset),
-    /// All that is after an offset.
+    /// All messages after an offset.
     Any(Offset),
 }
 
@@ -79,7 +80,7 @@ impl From {
     }
 }
 
-/// A message, and a way to acknowledge it.
+/// A received message, with methods to acknowledge and answer it.
 #[derive(Clone, Debug)]
 pub struct Received {
     core: Arc<Core>,
@@ -103,23 +104,23 @@ impl Received {
         }
     }
 
-    /// The channel that it came in.
+    /// Returns the channel of the message.
     pub const fn channel(&self) -> ChannelId {
         self.channel
     }
 
-    /// The message.
+    /// Returns the message.
     pub fn into_message(self) -> Message {
         self.message
     }
 
-    /// Answers this message in its channel, and acknowledges it and all before it, in one transaction of the vault: after a
-    /// crash either both are done or none, so that no request is answered twice or not at all.
+    /// Answers this message in its channel, and acknowledges it and all earlier ones, in one transaction of the vault.
+    /// After a crash both have taken effect or neither, so each request is answered exactly once.
     pub async fn reply(&self, payload: impl Into<Bytes>) -> Result<Sent, AgentError> {
         self.reply_with(Outgoing::new(payload)).await
     }
 
-    /// As [`Received::reply`], with what can be said of the answer.
+    /// Like [`Received::reply`], with properties for the answer.
     pub async fn reply_with(&self, answer: Outgoing) -> Result<Sent, AgentError> {
         let answer = answer
             .reply_to(self.message.frame_id)
@@ -127,7 +128,7 @@ impl Received {
         send_message(&self.core, self.channel, answer).await
     }
 
-    /// The application has dealt with this message and all before it in its channel.
+    /// Acknowledges this message and all earlier ones in its channel.
     pub async fn ack(&self) -> Result<(), AgentError> {
         let (offset, frame_id) = (self.message.offset, Some(self.message.frame_id));
         ack(&self.core, self.channel, offset, frame_id).await
@@ -164,16 +165,16 @@ impl Messages {
         }
     }
 
-    /// The channel.
+    /// Returns the channel.
     pub const fn channel(&self) -> ChannelId {
         self.channel
     }
 
-    /// The next message, when there is one. Cancel-safe.
+    /// Waits for the next message. Cancel-safe.
     ///
-    /// Where none can come any more this is the reason, as in other [waits](crate::agent::Agent#waits): with
-    /// [`Code::ChannelLeft`](skytale_proto::Code::ChannelLeft) this agent has left the channel or was removed from it, and
-    /// all that it may read was given. After it was added again, messages go on.
+    /// Fails with the reason if no more messages can arrive, as other [waits](crate::agent::Agent#waits) do.
+    /// [`Code::ChannelLeft`](skytale_proto::Code::ChannelLeft) means that this agent has left the channel or was
+    /// removed from it, and that it got all messages that it may read. If it is added again, messages resume.
     pub async fn next(&mut self) -> Result<Received, AgentError> {
         poll_fn(|cx| self.poll_received(cx)).await
     }
@@ -184,7 +185,7 @@ impl Messages {
                 return Poll::Ready(Ok(Received::new(&self.core, self.channel, message)));
             }
             if let Some(reader) = self.reader.take() {
-                // Kept here, so that a call that is dropped loses nothing that was read for it.
+                // Kept here, so that a dropped call loses nothing that was read for it.
                 match &mut self.reading {
                     Some(reading) => reading.set(reader.read()),
                     None => self.reading = Some(ReusableBoxFuture::new(reader.read())),
@@ -199,7 +200,7 @@ impl Messages {
         }
     }
 
-    /// As a [`Stream`], which it is itself.
+    /// Converts into an opaque [`Stream`]; `Messages` is a stream itself, too.
     pub fn into_stream(self) -> impl Stream<Item = Result<Received, AgentError>> + Send + Unpin + 'static {
         self
     }
@@ -220,10 +221,10 @@ impl Stream for Messages {
 }
 
 impl Reader {
-    /// What comes next, when there is something.
+    /// Waits for the next messages.
     async fn read(mut self) -> Read {
         loop {
-            // Marked before the read: what comes during it wakes.
+            // Mark before the read, so that messages that arrive during it wake the reader.
             self.inbox.mark_unchanged();
             match self.read_on().await {
                 Ok(read) if read.is_empty() => {}
@@ -236,8 +237,8 @@ impl Reader {
         }
     }
 
-    /// What comes after the last message read. Where the log went back and that was settled, offsets mean other entries than
-    /// before: then it is what was not acknowledged, since all that had been read was.
+    /// Reads on after the last message read. After a settled rollback, offsets name other entries than before: then it
+    /// reads the unacknowledged messages, since all earlier ones were acknowledged.
     async fn read_on(&mut self) -> Result<Vec<Message>, AgentError> {
         let (channel, from, before) = (self.channel, self.from, self.settlements);
         let (from, settlements, read) = if let Some(owner) = self.core.owner() {
@@ -270,7 +271,7 @@ impl Reader {
     }
 }
 
-/// What was not acknowledged; an error where nothing is left and nothing more comes.
+/// Reads unacknowledged messages; fails if none are left and no more can arrive.
 pub(super) async fn unacked(
     core: &Core,
     channel: ChannelId,
@@ -287,7 +288,7 @@ pub(super) async fn unacked(
     .await
 }
 
-/// The same, acknowledged or not.
+/// Reads messages, acknowledged or not; fails as [`unacked`] does.
 pub(super) async fn received(
     core: &Core,
     channel: ChannelId,
@@ -311,7 +312,7 @@ fn unless_over(actor: &mut Actor, channel: ChannelId, read: Vec<Message>) -> Res
     Ok(read)
 }
 
-/// Whether nothing more comes in a channel: this agent is not in it, and is not about to join it again.
+/// Whether no more messages can arrive in a channel: this agent is not in it, and is not about to rejoin.
 pub(super) fn is_over(actor: &mut Actor, channel: ChannelId) -> Result<bool, EngineError> {
     Ok(actor.engine.channel(channel)?.state == ChannelState::Left
         && !actor.engine.pending_joins()?.iter().any(|join| join.channel == channel))
@@ -331,7 +332,7 @@ pub(super) async fn ack(
             Some(frame_id) => actor.engine.ack_message(channel, offset, frame_id)?,
             None => actor.engine.ack(channel, offset)?,
         }
-        // A paused worker may go on.
+        // A paused worker may resume.
         actor.bus.signals(channel).work.notify_one();
         Ok(())
     });

@@ -1,4 +1,4 @@
-//! A channel, as one of its members has it.
+//! A channel, from the point of view of one member.
 
 mod attached;
 mod claims;
@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Messages taken out of the history at once.
+/// Most messages removed from the history per transaction.
 const PURGED_MAX: u32 = 256;
 
 /// A channel. Clones are the same channel.
@@ -45,15 +45,15 @@ impl Channel {
         }
     }
 
-    /// Its id.
+    /// Returns the channel's id.
     pub const fn id(&self) -> ChannelId {
         self.id
     }
 
     // ---- send
 
-    /// Sends a message. It is in the outbox, durably, when this returns; it goes out in the order of the calls, now or
-    /// when there is a session, also after a restart.
+    /// Sends a message. It is durable in the outbox when this returns. Messages go out in the order of the calls, as
+    /// soon as there is a session, even after a restart.
     pub async fn send(&self, payload: impl Into<Bytes>) -> Result<Sent, AgentError> {
         if let Some(owner) = self.core.owner() {
             return attached::first(owner.send(self.id, attached::octets(payload)).await);
@@ -62,7 +62,7 @@ impl Channel {
         self.queue(move |actor| actor.engine.send(channel, &payload)).await
     }
 
-    /// Sends several messages, in one transaction of the vault: all of them are in the outbox, or none.
+    /// Sends several messages in one transaction of the vault: all of them are queued, or none.
     pub async fn send_many(&self, payloads: Vec<Bytes>) -> Result<Vec<Sent>, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner
@@ -82,10 +82,10 @@ impl Channel {
         queued.await
     }
 
-    /// All that waits in the outbox, in the order in which it goes out: what it is, since when, how often a relay node has
-    /// refused it and why; of a message its payload and what it says besides. No more than
-    /// [`EngineConfig::outbox_messages_max`](crate::engine::EngineConfig::outbox_messages_max) messages, with payloads of
-    /// [`EngineConfig::outbox_bytes_max`](crate::engine::EngineConfig::outbox_bytes_max) together.
+    /// Lists the outbox, in sending order. Each item has its kind, the time when it was queued, and the number of
+    /// refusals by relay nodes with the last reason. Messages also have their payload and properties. The list is
+    /// bounded by [`EngineConfig::outbox_messages_max`](crate::engine::EngineConfig::outbox_messages_max) messages and
+    /// [`EngineConfig::outbox_bytes_max`](crate::engine::EngineConfig::outbox_bytes_max) bytes of payload.
     pub async fn outbox(&self) -> Result<Vec<Queued>, AgentError> {
         if let Some(owner) = self.core.owner() {
             return attached::outbox(owner, self.id).await;
@@ -94,7 +94,7 @@ impl Channel {
         self.core.try_call(move |actor| actor.engine.outbox(channel)).await
     }
 
-    /// For another process that asks for [`Channel::outbox`].
+    /// Returns a page of [`Channel::outbox`] for an attached process.
     pub(crate) async fn outbox_page(
         &self,
         from: i64,
@@ -106,16 +106,18 @@ impl Channel {
             .await
     }
 
-    /// Takes up again what was sent before, also before a restart, by its frame's id ([`Sent::frame_id`]). What has been
-    /// delivered or has failed meanwhile ends at once. `None` where the vault no longer knows it: a change to the group that
-    /// was made or not needed, a message that was purged, an id that is not of this channel, or not of something sent.
+    /// Returns the handle of something sent earlier, even before a restart, by its frame id ([`Sent::frame_id`]). If it
+    /// was delivered or has failed meanwhile, the handle resolves at once.
+    ///
+    /// Returns `None` if the vault does not know the id: a change to the group that was made or not needed, a purged
+    /// message, another channel's id, or an id that was never sent.
     pub async fn sent(&self, frame_id: FrameId) -> Result<Option<Sent>, AgentError> {
         if let Some(owner) = self.core.owner() {
             return Ok(owner.sent(self.id, frame_id).await?.pop());
         }
         let channel = self.id;
         let found = self.core.try_call(move |actor| {
-            // On the engine's thread: nothing becomes of it between the look and the wait.
+            // On the engine's thread: its state cannot change between the look and the wait.
             let delivery = match actor.engine.fate(channel, frame_id)? {
                 None => return Ok(None),
                 Some(Fate::Waiting) => actor.bus.wait_for(frame_id),
@@ -127,7 +129,7 @@ impl Channel {
         found.await
     }
 
-    /// What was sent and will not be delivered.
+    /// Lists the failed sends: messages and changes that will not be delivered.
     pub async fn failed(&self) -> Result<Vec<FailedSend>, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.failed(self.id).await;
@@ -136,7 +138,7 @@ impl Channel {
         self.core.try_call(move |actor| actor.engine.failed(channel)).await
     }
 
-    /// Forgets something that failed. Whether there was such a thing.
+    /// Removes a failed send from the list. Returns whether it was there.
     pub async fn dismiss(&self, frame_id: FrameId) -> Result<bool, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.dismiss(self.id, frame_id).await;
@@ -147,8 +149,9 @@ impl Channel {
             .await
     }
 
-    /// Sends a message again that failed, behind what waits, and forgets the failure. It has another id from now on. `None`
-    /// where no such thing failed; an error for a change to the group, and for a channel that takes no more messages.
+    /// Sends a failed message again, behind the queued ones, and removes the failure. The message gets a new frame id.
+    /// Returns `None` if there is no such failure. Fails for a change to the group, and for a channel that accepts no
+    /// more messages.
     pub async fn retry(&self, frame_id: FrameId) -> Result<Option<Sent>, AgentError> {
         if let Some(owner) = self.core.owner() {
             return Ok(owner.retry(self.id, frame_id).await?.pop());
@@ -171,11 +174,12 @@ impl Channel {
 
     // ---- membership
 
-    /// Adds agents, all of them or none: claims a KeyPackage of each that is no member yet, and commits. Needs a session;
-    /// waits for one as long as the agent's configuration says. The commit itself waits in the outbox as a message does.
+    /// Adds agents, all of them or none: claims a KeyPackage of each agent that is not a member yet, and commits. Needs
+    /// a session, and waits for one up to [`DriverConfig::online_timeout`](crate::DriverConfig::online_timeout). The
+    /// commit itself waits in the outbox like a message.
     ///
-    /// Ends with [`AgentError::NotAdded`] at the first agent that has no KeyPackage to be used.
-    /// [`Channel::add_available`] adds the others all the same.
+    /// Fails with [`AgentError::NotAdded`] at the first agent without a usable KeyPackage. [`Channel::add_available`]
+    /// still adds the others.
     pub async fn add(&self, agents: &[AgentId]) -> Result<Sent, AgentError> {
         if let Some(owner) = self.core.owner() {
             return attached::first(owner.add(self.id, agents.to_vec()).await);
@@ -196,7 +200,7 @@ impl Channel {
         self.queue(move |actor| actor.engine.add(channel, packages)).await
     }
 
-    /// As [`Channel::claim`], whichever process has the vault open.
+    /// Like [`Channel::claim`], in whichever process has the vault open.
     async fn claim_anywhere(&self, agent: AgentId) -> Result<ClaimedPackage, AgentError> {
         match self.core.owner() {
             Some(owner) => owner.claim(self.id, agent).await,
@@ -204,10 +208,10 @@ impl Channel {
         }
     }
 
-    /// Adds those agents that can be added, in one commit, and says of each other one why it cannot. As [`Channel::add`]
-    /// does, it leaves members out and needs a session.
+    /// Adds all agents that can be added, in one commit, and returns the reason for each of the others. Like
+    /// [`Channel::add`], it skips members and needs a session.
     ///
-    /// Ends with [`AgentError::NobodyAdded`] where none can be added, and at once where the agent itself is at fault: its
+    /// Fails with [`AgentError::NobodyAdded`] if none can be added. Fails at once if the cause lies in this agent: its
     /// vault, or that it is closed.
     pub async fn add_available(&self, agents: &[AgentId]) -> Result<Added, AgentError> {
         let (mut packages, mut refused) = (Vec::new(), Vec::new());
@@ -224,7 +228,7 @@ impl Channel {
                 Err(error) => {
                     offline = match error {
                         AgentError::Offline { waited } => Some(waited),
-                        // By the settings of the process that has the vault open.
+                        // The settings of the process that has the vault open apply.
                         AgentError::Owner {
                             code: Code::Offline, ..
                         } => Some(self.online_timeout),
@@ -247,8 +251,9 @@ impl Channel {
         })
     }
 
-    /// Adds agents once they have KeyPackages on offer: tried whenever this agent is online, until it succeeds, it is
-    /// cancelled, or this agent has left. Durable when this returns. What then becomes of the commit, events tell.
+    /// Adds agents once they have KeyPackages on offer. Durable when this returns. The additions are tried whenever
+    /// this agent is online, until they succeed, are cancelled, or this agent has left. Events report the outcome of
+    /// the commit.
     pub async fn add_later(&self, agents: &[AgentId]) -> Result<(), AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.add_later(self.id, agents.to_vec()).await;
@@ -262,7 +267,7 @@ impl Channel {
         kept.await
     }
 
-    /// For [`Channel::ensure_members`], which is beside what else a program asks for when it begins.
+    /// Part of [`Channel::ensure_members`], which is next to the other calls for a program's start.
     pub(crate) async fn add_before(&self, agents: &[AgentId]) -> Result<(), AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.ensure_members(self.id, agents.to_vec()).await;
@@ -276,7 +281,7 @@ impl Channel {
         kept.await
     }
 
-    /// Additions that wait for their agents.
+    /// Lists the additions that wait for their agents.
     pub async fn deferred_adds(&self) -> Result<Vec<DeferredAdd>, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.deferred_adds(self.id).await;
@@ -287,7 +292,7 @@ impl Channel {
             .await
     }
 
-    /// Forgets additions that wait for these agents. How many there were.
+    /// Cancels the additions that wait for these agents. Returns how many there were.
     pub async fn cancel_add(&self, agents: &[AgentId]) -> Result<usize, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.cancel_add(self.id, agents.to_vec()).await;
@@ -295,7 +300,7 @@ impl Channel {
         let (channel, agents) = (self.id, agents.to_vec());
         let cancelled = self.core.try_call(move |actor| {
             let cancelled = actor.engine.cancel_add(channel, &agents)?;
-            // What waited for them goes out.
+            // Messages that waited for them go out.
             actor.bus.signals(channel).work.notify_one();
             Ok(cancelled)
         });
@@ -308,8 +313,8 @@ impl Channel {
         Ok(agents.filter(|agent| !members.contains(agent)).collect())
     }
 
-    /// Removes agents. Those that are no members when the commit is built are left out; additions that wait for these agents are
-    /// cancelled.
+    /// Removes agents. Agents that are not members when the commit is built are skipped; additions that wait for these
+    /// agents are cancelled.
     pub async fn remove(&self, agents: &[AgentId]) -> Result<Sent, AgentError> {
         if let Some(owner) = self.core.owner() {
             return attached::first(owner.remove(self.id, agents.to_vec()).await);
@@ -318,7 +323,7 @@ impl Channel {
         self.queue(move |actor| actor.engine.remove(channel, &agents)).await
     }
 
-    /// Replaces this agent's own keys in the group: what was stolen before is of no use after (RFC 9420 section 16.6).
+    /// Replaces this agent's keys in the group: keys stolen before are useless afterwards (RFC 9420 section 16.6).
     pub async fn rotate(&self) -> Result<Sent, AgentError> {
         if let Some(owner) = self.core.owner() {
             return attached::first(owner.rotate(self.id).await);
@@ -327,8 +332,8 @@ impl Channel {
         self.queue(move |actor| actor.engine.update_keys(channel)).await
     }
 
-    /// Leaves the channel: asks to be removed, which another member commits. The only member is gone at once, also offline;
-    /// that ends as [`Delivered::Unneeded`].
+    /// Leaves the channel: asks to be removed, which another member commits. The only member leaves at once, even
+    /// offline; that resolves as [`Delivered::Unneeded`].
     pub async fn leave(&self) -> Result<Sent, AgentError> {
         if let Some(owner) = self.core.owner() {
             return attached::first(owner.leave(self.id).await);
@@ -345,7 +350,7 @@ impl Channel {
         queued.await
     }
 
-    /// The agents in the group, by id. Empty for a channel that was left.
+    /// Lists the agents in the group, by id. Empty for a channel that was left.
     pub async fn members(&self) -> Result<Vec<AgentId>, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.members(self.id).await;
@@ -356,14 +361,15 @@ impl Channel {
 
     // ---- receive
 
-    /// Messages of other agents that were not acknowledged, oldest first, then new ones as they come. After a restart the
-    /// unacknowledged ones come again. See [`Channel::ack`].
+    /// Streams messages of other agents: first the unacknowledged ones, oldest first, then new ones as they arrive.
+    /// Unacknowledged messages come again after a restart. See [`Channel::ack`].
     pub fn messages(&self) -> Messages {
         Messages::new(Arc::clone(&self.core), self.id)
     }
 
-    /// As [`Channel::messages`], for one reader of several, perhaps in another process: gives also what another reader
-    /// acknowledges meanwhile. Starts after an offset; with `None` after the last message that is acknowledged now.
+    /// Like [`Channel::messages`], for one of several readers, possibly in other processes: also yields messages that
+    /// another reader acknowledges meanwhile. Starts after an offset, or with `None` after the last acknowledged
+    /// message.
     pub async fn watch(&self, after: Option<Offset>) -> Result<Messages, AgentError> {
         let after = match after {
             Some(after) => after,
@@ -372,8 +378,8 @@ impl Channel {
         Ok(Messages::watching(Arc::clone(&self.core), self.id, after))
     }
 
-    /// Messages of other agents after an offset that were not acknowledged, oldest first; at most `limit`. What is there
-    /// now: it waits for nothing.
+    /// Returns unacknowledged messages of other agents after an offset, oldest first; at most `limit`. Does not wait
+    /// for new ones.
     pub async fn inbox(&self, after: Offset, limit: u32) -> Result<Vec<Message>, AgentError> {
         if let Some(owner) = self.core.owner() {
             return attached::inbox(owner, self.id, after, limit).await;
@@ -384,12 +390,12 @@ impl Channel {
             .await
     }
 
-    /// For [`Messages`]: what was not acknowledged after an offset.
+    /// Returns unacknowledged messages after an offset, for [`Messages`].
     pub(crate) async fn unacked(&self, after: Offset, limit: u32) -> Result<Vec<Message>, AgentError> {
         messages::unacked(&self.core, self.id, after, limit).await
     }
 
-    /// For [`Channel::watch`]: messages of other agents after an offset, acknowledged or not.
+    /// Returns messages of other agents after an offset, acknowledged or not, for [`Channel::watch`].
     pub(crate) async fn received(&self, after: Offset, limit: u32) -> Result<Vec<Message>, AgentError> {
         messages::received(&self.core, self.id, after, limit).await
     }
@@ -402,15 +408,16 @@ impl Channel {
         self.core.try_call(move |actor| actor.engine.acked(channel)).await
     }
 
-    /// The application has dealt with all messages up to and with `offset`: they are not shown again. Never goes back.
+    /// Acknowledges all messages up to and including `offset`: they are not delivered again. The position never moves
+    /// back.
     ///
-    /// Where a log went back and that was settled ([`Event::Settled`](crate::event::Event::Settled)), offsets mean other
-    /// entries than before: [`Channel::ack_message`] is sure to mean the message that was given.
+    /// After a settled rollback ([`Event::Settled`](crate::event::Event::Settled)), offsets name other entries than
+    /// before. [`Channel::ack_message`] always means the message that was received.
     pub async fn ack(&self, offset: Offset) -> Result<(), AgentError> {
         self.acknowledge(offset, None).await
     }
 
-    /// The application has dealt with a message and all before it.
+    /// Acknowledges a message and all earlier ones.
     pub async fn ack_message(&self, message: &Message) -> Result<(), AgentError> {
         self.acknowledge(message.offset, Some(message.frame_id)).await
     }
@@ -419,8 +426,8 @@ impl Channel {
         messages::ack(&self.core, self.id, offset, frame_id).await
     }
 
-    /// Messages that this agent had been shown before the log went back, and that the log no longer has; with the offsets
-    /// that they had then. Their authors send them again when they come back. At most `limit`.
+    /// Returns messages that this agent had received before the log went back, and that the log no longer has, with
+    /// their former offsets. Their authors send them again when they reconnect. At most `limit`.
     pub async fn replaced(&self, limit: u32) -> Result<Vec<Message>, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.replaced(self.id, limit).await;
@@ -431,7 +438,7 @@ impl Channel {
             .await
     }
 
-    /// Messages of the channel, own ones too, after an offset, oldest first; at most `limit`.
+    /// Returns messages of the channel, including this agent's own, after an offset, oldest first; at most `limit`.
     pub async fn history(&self, after: Offset, limit: u32) -> Result<Vec<Message>, AgentError> {
         if let Some(owner) = self.core.owner() {
             return attached::history(owner, self.id, after, limit).await;
@@ -442,8 +449,8 @@ impl Channel {
             .await
     }
 
-    /// Takes out of the history what is not to be kept, for good: it is overwritten in the vault, and the vault's file gets
-    /// smaller. Messages of others that were not acknowledged stay, and what is behind them.
+    /// Deletes the history except for `keep`. Deleted messages are overwritten in the vault, and the vault's file
+    /// shrinks. Unacknowledged messages of others and everything after them stay.
     pub async fn purge(&self, keep: Keep) -> Result<Purged, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.purge(self.id, keep).await;
@@ -457,7 +464,7 @@ impl Channel {
             more: true,
             ..Purged::default()
         };
-        // A piece at a time: other calls come in between.
+        // One piece at a time, so that other calls get their turn.
         while all.more {
             let piece = self
                 .core
@@ -473,7 +480,7 @@ impl Channel {
         Ok(all)
     }
 
-    /// Entries that could not be processed, after an offset; at most `limit`.
+    /// Returns entries that could not be processed, after an offset; at most `limit`.
     pub async fn unreadable(&self, after: Offset, limit: u32) -> Result<Vec<UnreadableEntry>, AgentError> {
         if let Some(owner) = self.core.owner() {
             return attached::unreadable(owner, self.id, after, limit).await;
@@ -484,7 +491,8 @@ impl Channel {
             .await
     }
 
-    /// Entries that this agent will never read, and why: the log no longer kept them, or it was out of sync with the group.
+    /// Returns the entries that this agent will never read, and why: the log no longer had them, or the agent was out
+    /// of sync with the group.
     pub async fn lost(&self) -> Result<Vec<Lost>, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.lost(self.id).await;
@@ -493,11 +501,11 @@ impl Channel {
         self.core.try_call(move |actor| actor.engine.lost(Some(channel))).await
     }
 
-    /// Begins the group again with all members whose KeyPackages can be had: the way back where no member can go on. Members
-    /// come over without being asked; the others ask to be added again. If two members do it at once the first wins. Needs a
-    /// session.
+    /// Recreates the group with all members that have usable KeyPackages: the recovery if no member can continue. Those
+    /// members move over without a request; the others ask to be added again. If two members do it at once, the first
+    /// wins. Needs a session.
     ///
-    /// Where all members are out of sync, they do it by themselves.
+    /// If all members are out of sync, they do it automatically.
     pub async fn reboot(&self) -> Result<Sent, AgentError> {
         if let Some(owner) = self.core.owner() {
             return attached::first(owner.reboot(self.id).await);
@@ -517,7 +525,7 @@ impl Channel {
         self.queue(move |actor| actor.engine.reboot(channel, packages)).await
     }
 
-    /// Proofs that the relay showed this agent and another member different logs.
+    /// Returns proofs that the relay showed this agent and another member different logs.
     pub async fn divergences(&self) -> Result<Vec<Divergence>, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.divergences(self.id).await;
@@ -526,8 +534,8 @@ impl Channel {
         self.core.try_call(move |actor| actor.engine.divergences(channel)).await
     }
 
-    /// What a person should know of the channel, the gravest first: divergences, that it is out of sync, what was lost, what
-    /// cannot be read, what was not delivered; and what is being done about each.
+    /// Lists the channel's problems, most severe first, each with its remedy: divergences, being out of sync, lost
+    /// entries, unreadable entries, failed sends.
     pub async fn problems(&self) -> Result<Vec<Problem>, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.problems(self.id).await;
@@ -540,7 +548,7 @@ impl Channel {
 
     // ---- where it is
 
-    /// What the vault knows of the channel: state, cursor, epoch, what waits.
+    /// Returns the channel's state in the vault: membership, cursor, epoch, queue lengths.
     pub async fn info(&self) -> Result<ChannelInfo, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.info(self.id).await;
@@ -549,7 +557,7 @@ impl Channel {
         self.core.try_call(move |actor| actor.engine.channel(channel)).await
     }
 
-    /// The last entry processed.
+    /// Returns the offset of the last entry processed.
     pub async fn cursor(&self) -> Result<Offset, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.cursor(self.id).await;
@@ -558,7 +566,8 @@ impl Channel {
         self.core.try_call(move |actor| actor.engine.cursor(channel)).await
     }
 
-    /// The cursor, and the channel digest there; `None` as long as no member has told this agent one since it joined.
+    /// Returns the cursor and the channel digest there; `None` until a member has sent this agent a digest after it
+    /// joined.
     pub async fn digest(&self) -> Result<(Offset, Option<Digest>), AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.digest(self.id).await;
@@ -570,7 +579,7 @@ impl Channel {
         both.await
     }
 
-    /// The group's epoch.
+    /// Returns the group's epoch.
     pub async fn epoch(&self) -> Result<u64, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.epoch(self.id).await;
@@ -579,9 +588,9 @@ impl Channel {
         self.core.try_call(move |actor| actor.engine.epoch(channel)).await
     }
 
-    /// Gives the channel another label, or with an empty one none: at most
-    /// [`LABEL_BYTES_MAX`](crate::engine::LABEL_BYTES_MAX) bytes without control characters, and no channel's id. It never
-    /// leaves the vault.
+    /// Changes the channel's label; an empty one removes it. A label has at most
+    /// [`LABEL_BYTES_MAX`](crate::engine::LABEL_BYTES_MAX) bytes, no control characters, and must not be a channel id.
+    /// It never leaves the vault.
     pub async fn relabel(&self, label: &str) -> Result<(), AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.relabel(self.id, label.to_owned()).await;
@@ -592,9 +601,9 @@ impl Channel {
             .await
     }
 
-    /// Waits until the channel was replayed to its head in the session that there is then, or as far as this agent may read
-    /// where it has left. Does not end while the agent is offline, or while the channel is paused because its messages are
-    /// not acknowledged. Ends with [`AgentError::NotFollowed`] where the channel cannot be followed in this session: see
+    /// Waits until the channel is replayed to its head in the current session, or, after leaving, as far as this agent
+    /// may read. Does not end while the agent is offline, or while the channel is paused because of unacknowledged
+    /// messages. Fails with [`AgentError::NotFollowed`] if the channel cannot be followed in this session: see
     /// [`Channel::not_followed`].
     pub async fn caught_up(&self) -> Result<(), AgentError> {
         if let Some(owner) = self.core.owner() {
@@ -603,7 +612,7 @@ impl Channel {
         let channel = self.id;
         let mut inbox = self.core.bus.signals(channel).inbox.subscribe();
         loop {
-            // Marked before the look: what comes during it wakes.
+            // Mark before the look, so that changes during it wake this task.
             inbox.mark_unchanged();
             let (state, over) = self
                 .core
@@ -613,7 +622,7 @@ impl Channel {
                 return Ok(());
             }
             if state == ChannelState::Left {
-                // It is about to be joined again.
+                // The agent is about to rejoin.
                 let changed = self.core.bus.wait(inbox.changed()).await?;
                 changed.map_err(|_| AgentError::Closed)?;
                 continue;
@@ -621,7 +630,7 @@ impl Channel {
             let done = |followed| matches!(followed, Followed::Live | Followed::Left | Followed::Refused(_));
             match self.core.bus.followed(channel, done).await? {
                 Followed::Live => return Ok(()),
-                // The removal that it speaks of comes, or a session in which it is not so.
+                // Either the removal arrives, or a session in which the agent is a member.
                 denied @ Followed::Refused(Code::NotMember) => {
                     self.core.bus.followed(channel, |followed| followed != denied).await?;
                 }
@@ -631,9 +640,9 @@ impl Channel {
         }
     }
 
-    /// Why the channel is not followed in the session that there is, where that will last: the relay's log is shorter than what
-    /// this agent has seen ([`Code::CursorBeyondHead`]), the relay does not know the channel, the channel's group in the
-    /// vault is damaged. Other channels are followed all the same. `None` where it is followed, or may be yet.
+    /// Returns why the channel is not followed for the rest of the current session; `None` if it is followed, or may be
+    /// yet. Causes are a log shorter than this agent's cursor ([`Code::CursorBeyondHead`]), a relay that does not know
+    /// the channel, or a damaged group in the vault. Other channels are still followed.
     pub fn not_followed(&self) -> Option<Code> {
         match *self.core.bus.signals(self.id).followed.borrow() {
             Followed::Refused(code) => Some(code),
@@ -641,7 +650,7 @@ impl Channel {
         }
     }
 
-    /// Queues something on the engine's thread, wakes the channel's worker, and waits for what becomes of it.
+    /// Queues an operation on the engine's thread, wakes the channel's worker, and returns the handle of its delivery.
     async fn queue<F>(&self, function: F) -> Result<Sent, AgentError>
     where
         F: FnOnce(&mut Actor) -> Result<FrameId, EngineError> + Send + 'static,

@@ -1,4 +1,4 @@
-//! What is done once: a message under an id of the application's; a channel that is forgotten.
+//! Sending under an id of the application, sending with backpressure, and forgetting a channel.
 
 use super::attached;
 use super::{Channel, Sent};
@@ -11,31 +11,32 @@ use skytale_proto::{ChannelId, Code, Offset};
 use std::sync::Arc;
 
 impl Channel {
-    /// As [`Channel::send`], under an id of the application's, of at most
-    /// [`SEND_ID_BYTES_MAX`](crate::engine::SEND_ID_BYTES_MAX) bytes: the same id sent again is the same message, also after a
-    /// restart, and whatever became of it meanwhile. An id is remembered for 90 days, or until the channel is forgotten. One
-    /// that was delivered and purged since ends as [`Delivered::Unneeded`](super::Delivered::Unneeded).
+    /// Like [`Channel::send`], under an id of the application (an idempotency key) of at most
+    /// [`SEND_ID_BYTES_MAX`](crate::engine::SEND_ID_BYTES_MAX) bytes. Sending the same id again refers to the same
+    /// message, even after a restart, and whatever its outcome. An id is remembered for 90 days, or until the channel
+    /// is forgotten. A message that was delivered and then purged resolves as
+    /// [`Delivered::Unneeded`](super::Delivered::Unneeded).
     ///
-    /// Another payload under an id that was used is an error ([`Code::SendIdReused`]).
+    /// A different payload under a used id is an error ([`Code::SendIdReused`]).
     pub async fn send_once(&self, send_id: &str, payload: impl Into<Bytes>) -> Result<Sent, AgentError> {
         self.send_message(Outgoing::new(payload).once(send_id)).await
     }
 
-    /// As [`Channel::send`], with what can be said of a message: what it answers, its content type, an id of the
-    /// application's, what is acknowledged with it.
+    /// Like [`Channel::send`], with options: the message that it answers, a content type, an id of the application, and
+    /// a message to acknowledge with it.
     pub async fn send_message(&self, message: Outgoing) -> Result<Sent, AgentError> {
         send_message(&self.core, self.id, message).await
     }
 
-    /// As [`Channel::send_message`]; where the outbox is full ([`Code::OutboxFull`]), waits until there is room instead. The way
-    /// to send as fast as messages go out, and no faster. Of several that wait, any may come first.
+    /// Like [`Channel::send_message`], with backpressure: if the outbox is full ([`Code::OutboxFull`]), waits until
+    /// there is room. Concurrent calls proceed in any order.
     ///
-    /// Cancel-safe: a call that is dropped has queued the message or not. It ends like other
-    /// [waits](crate::agent::Agent#waits), and with [`Code::OutboxFull`] where the message is larger than the outbox.
+    /// Cancel-safe: a dropped call has queued the message or not. It fails like other
+    /// [waits](crate::agent::Agent#waits), and with [`Code::OutboxFull`] if the message is larger than the outbox.
     pub async fn send_when_room(&self, message: Outgoing) -> Result<Sent, AgentError> {
         let mut settled = self.core.bus.settled.subscribe();
         loop {
-            // Marked before the attempt: what goes out during it wakes.
+            // Mark before the attempt, so that messages sent during it wake this task.
             settled.mark_unchanged();
             match self.send_message(message.clone()).await {
                 Err(error) if error.code() == Code::OutboxFull => {
@@ -50,9 +51,9 @@ impl Channel {
         }
     }
 
-    /// Takes the channel out of the vault, with its history, also what was not read. For a channel that this agent has left;
-    /// [`Code::NotLeft`] for another one. If a member adds this agent again, it is a new channel
-    /// to it.
+    /// Deletes the channel from the vault with its history, including unread messages. Works only for a channel that
+    /// this agent has left; otherwise it fails with [`Code::NotLeft`]. If a member adds this agent again, the channel
+    /// is a new one to it.
     pub async fn forget(&self) -> Result<(), AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.forget(self.id).await;
@@ -63,8 +64,8 @@ impl Channel {
         Ok(())
     }
 
-    /// The first offset of the history that [`Channel::purge`] would keep: where the newest so many messages begin, say, or
-    /// those of the last hour.
+    /// Returns the first offset of the history that [`Channel::purge`] would keep: the start of the newest messages or
+    /// of the last hour, for example.
     pub async fn first_kept(&self, keep: Keep) -> Result<Offset, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.first_kept(self.id, keep).await;
@@ -82,7 +83,7 @@ pub(super) async fn send_message(core: &Core, channel: ChannelId, message: Outgo
     }
     let queued = core.try_call(move |actor| {
         let frame_id = actor.engine.send_message(channel, &message)?;
-        // A paused worker may go on, too, where something was acknowledged.
+        // If messages were acknowledged, a paused worker may resume, too.
         actor.bus.signals(channel).work.notify_one();
         let delivery = match actor.engine.fate(channel, frame_id)? {
             Some(Fate::Waiting) => actor.bus.wait_for(frame_id),

@@ -1,4 +1,4 @@
-//! A request, and the first answer to it.
+//! Requests and their first answer.
 
 use super::messages::is_over;
 use super::{Channel, Received, Sent};
@@ -9,23 +9,26 @@ use std::pin::pin;
 use std::time::Duration;
 
 impl Channel {
-    /// Sends a message, and waits for the first one of another agent that answers it: one whose
-    /// [`reply_to`](crate::engine::Properties::reply_to) names it, as [`Received::reply`] says. As long as `timeout` at most
-    /// ([`Duration::MAX`] is for ever): then [`AgentError::NoReply`] says whether the request is in the log.
+    /// Sends a message, and waits for the first answer of another agent: a message whose
+    /// [`reply_to`](crate::engine::Properties::reply_to) names it, which [`Received::reply`] sets. After `timeout`
+    /// ([`Duration::MAX`] means no timeout) it fails with [`AgentError::NoReply`], which says whether the request is in
+    /// the log.
     ///
     /// # Restarts
-    /// A request with an id of the application's ([`Outgoing::once`]) is taken up again by another call with the same id and
-    /// payload, after a timeout, a crash or a restart: it is sent once, and an answer that came meanwhile is given at
-    /// once. Without an id each call is another request. An answer that was [purged](Channel::purge) is gone.
+    /// With an id of the application ([`Outgoing::once`]), another call with the same id and payload resumes the
+    /// request after a timeout, a crash or a restart. The request is sent once, and an answer that arrived meanwhile is
+    /// returned at once. Without an id each call is a new request. A [purged](Channel::purge) answer is gone.
     ///
     /// # Acknowledgement
-    /// The answer is a message of the channel like any other: [`Channel::messages`] gives it in its place, too, and this call
-    /// acknowledges nothing. So it is acknowledged once, by whoever reads the channel's messages. A program that reads
-    /// them leaves it to that loop, which can tell answers by their `reply_to`. One that only makes requests calls
-    /// [`Received::ack`] on the answer, which acknowledges all before it as well; a channel pauses where too many messages
-    /// are not acknowledged, and then no answer comes either.
+    /// The answer is a message of the channel like any other: [`Channel::messages`] yields it in its place, too, and
+    /// this call acknowledges nothing.
     ///
-    /// Cancel-safe: a call that is dropped leaves the request in the outbox, or in the log.
+    /// - A program that reads the channel's messages acknowledges the answer in that loop, which recognizes answers by
+    ///   their `reply_to`.
+    /// - A program that only makes requests calls [`Received::ack`] on the answer, which acknowledges all earlier
+    ///   messages as well. With too many unacknowledged messages the channel pauses, and no answer arrives.
+    ///
+    /// Cancel-safe: a dropped call leaves the request in the outbox, or in the log.
     pub async fn request(&self, request: Outgoing, timeout: Duration) -> Result<Received, AgentError> {
         let sent = self.send_message(request).await?;
         match runtime::within(timeout, Box::pin(self.reply(&sent))).await? {
@@ -38,7 +41,7 @@ impl Channel {
         }
     }
 
-    /// Waits for the first answer to something that was sent, as [`Channel::request`] does; for as long as that takes.
+    /// Waits, without a timeout, for the first answer to a sent message, as [`Channel::request`] does.
     pub async fn reply(&self, sent: &Sent) -> Result<Received, AgentError> {
         let request = sent.frame_id();
         let mut inbox = self.core.bus.signals(self.id).inbox.subscribe();
@@ -51,7 +54,7 @@ impl Channel {
         let mut settlements = self.info().await?.settlements;
         let mut after = self.requested(request).await?.after;
         loop {
-            // Marked before the look: what comes during it wakes.
+            // Mark before the look, so that messages that arrive during it wake this task.
             inbox.mark_unchanged();
             let found = self.reply_after(request, after).await?;
             if let Some(message) = found.reply {
@@ -65,7 +68,7 @@ impl Channel {
                 changed = self.core.bus.wait(inbox.changed()) => changed?.map_err(|_| AgentError::Closed)?,
                 error = &mut failed => return Err(error),
             }
-            // Offsets mean other entries after a log went back.
+            // After a rollback of the log, offsets name other entries.
             let now = self.info().await?.settlements;
             if now != settlements {
                 (settlements, after) = (now, Offset::ZERO);

@@ -1,4 +1,4 @@
-//! Something that was sent, and what becomes of it.
+//! Handles of sent messages and changes, and their outcome.
 
 use crate::agent::AgentError;
 use crate::agent::bus::{Bus, Delivery};
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::sync::oneshot::{self, error::RecvError};
 
-/// Something that is in the outbox, durably. Dropping it takes nothing back, and neither does a restart: by its frame's id it
-/// is taken up again ([`Channel::sent`](super::Channel::sent)).
+/// Handle of a message or change that is durable in the outbox. Neither dropping it nor a restart withdraws it;
+/// [`Channel::sent`](super::Channel::sent) returns the handle again by its frame id.
 #[derive(Debug)]
 pub struct Sent {
     channel: ChannelId,
@@ -17,7 +17,7 @@ pub struct Sent {
     bus: Arc<Bus>,
 }
 
-/// What is known of a delivery.
+/// State of a delivery.
 #[derive(Debug)]
 enum Awaited {
     Pending(oneshot::Receiver<Delivery>),
@@ -36,29 +36,29 @@ impl Awaited {
     }
 }
 
-/// What became of something that was sent.
+/// Outcome of a sent message or change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Delivered {
-    /// It is in the log, and this agent has seen it there.
+    /// In the log, at this offset; this agent has seen it there.
     At(Offset),
-    /// A change to the group that needed no entry: others had made it already, or the only member left.
+    /// A change to the group that needed no entry: others had already made it, or the only member left.
     Unneeded,
 }
 
-/// What [`Channel::add_available`](super::Channel::add_available) did.
+/// Result of [`Channel::add_available`](super::Channel::add_available).
 #[derive(Debug)]
 #[must_use]
 #[non_exhaustive]
 pub struct Added {
-    /// The commit that adds those who can be added; `None` where all are members already.
+    /// The commit that adds the available agents; `None` if all are already members.
     pub sent: Option<Sent>,
-    /// Who is not added, and why.
+    /// Agents that were not added, each with the reason.
     pub refused: Vec<(AgentId, AgentError)>,
 }
 
 impl Delivered {
-    /// Where it is; `None` where it was not needed.
+    /// Returns its offset in the log; `None` if it was not needed.
     pub const fn offset(self) -> Option<Offset> {
         match self {
             Self::At(offset) => Some(offset),
@@ -82,26 +82,25 @@ impl Sent {
         }
     }
 
-    /// The channel.
+    /// Returns the channel.
     pub const fn channel(&self) -> ChannelId {
         self.channel
     }
 
-    /// Its frame's id, kept across retries and restarts. Events name it.
+    /// Returns its frame id, which stays the same across retries and restarts. Events name it.
     pub const fn frame_id(&self) -> FrameId {
         self.frame_id
     }
 
-    /// Waits until it is in the log, as long as that takes: offline, too. Ends with the reason where it
-    /// [cannot come there](crate::agent::Agent#waits), [`AgentError::Closed`] when the agent is closed, say, or
-    /// [`AgentError::OwnerGone`]: it stays in the outbox and goes out the next time, unless the error is
-    /// [`AgentError::SendFailed`].
+    /// Waits, without a timeout and also offline, until it is in the log. Fails with the reason if it [cannot get
+    /// there](crate::agent::Agent#waits): [`AgentError::Closed`] or [`AgentError::OwnerGone`], for example. Unless the
+    /// error is [`AgentError::SendFailed`], it stays in the outbox and goes out in the next run.
     pub async fn delivered(&self) -> Result<Delivered, AgentError> {
         let known = async { self.delivery.lock().await.wait().await };
         fate(self.frame_id, self.bus.wait(known).await?)
     }
 
-    /// Waits until it is known what becomes of it, whether or not that needs a session that cannot be had now.
+    /// Waits until its outcome is known, even if that needs a session that is unavailable now.
     pub(crate) async fn settled(self) -> Result<Delivered, AgentError> {
         fate(self.frame_id, self.delivery.into_inner().wait().await)
     }

@@ -1,4 +1,4 @@
-//! The agent's own log: KeyPackages it offers, Welcomes that come to it.
+//! The agent's own log: KeyPackages it offers, Welcomes it receives.
 
 use super::channel::Channel;
 use super::clock::millis;
@@ -23,8 +23,8 @@ use skytale_proto::limits::{KEY_PACKAGES_MAX, RETENTION};
 use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Header, Offset, Policy, Record};
 use zeroize::Zeroizing;
 
-/// Channels that this agent is out of sync with, beyond which none comes from a Welcome that does not work: who adds an agent
-/// to channels with such Welcomes fills no vault.
+/// Number of out-of-sync channels up to which a broken Welcome may add another one, so that broken Welcomes cannot fill
+/// a vault.
 const APART_MAX: i64 = 256;
 
 impl Engine {
@@ -54,9 +54,9 @@ impl Engine {
         })
     }
 
-    /// Bundles to fetch and give to [`Engine::join`], oldest first. Durable until joined. A channel that this agent is
-    /// still in as far as it knows is not listed before the entry that removed it has been processed. One that waits to be
-    /// accepted is not listed: see [`Engine::requests`].
+    /// Lists the bundles to fetch and pass to [`Engine::join`], oldest first. Durable until joined. A channel that this
+    /// agent still considers itself a member of is listed only after the entry that removed it has been processed.
+    /// Requests to be accepted are not listed: see [`Engine::requests`].
     pub fn pending_joins(&self) -> Result<Vec<PendingJoin>, EngineError> {
         let mut statement = self.vault.sql().prepare_cached(
             "SELECT j.channel, min(j.at) FROM pending_join j LEFT JOIN channel c ON c.id = j.channel
@@ -76,9 +76,9 @@ impl Engine {
         .collect()
     }
 
-    /// Joins a channel by the bundle that is at a pending join's offset. A Welcome that cannot be used is recorded,
-    /// told as [`Event::EntryUnreadable`], and no longer pending. One by an agent that is not trusted to add this one waits
-    /// to be accepted, and is reported as [`Event::Requested`]: see [`Engine::requests`].
+    /// Joins a channel by the bundle at a pending join's offset. An unusable Welcome is recorded, reported as
+    /// [`Event::EntryUnreadable`], and no longer pending. A Welcome by an untrusted agent waits to be accepted, and is
+    /// reported as [`Event::Requested`]: see [`Engine::requests`].
     pub fn join(&mut self, channel: ChannelId, bundle: &Record) -> Result<Vec<Event>, EngineError> {
         let wrong = |problem: &str| EngineError::Entry {
             offset: bundle.offset,
@@ -106,7 +106,7 @@ impl Engine {
         Ok(events)
     }
 
-    /// Gives a pending join up: the bundle cannot be had. It is recorded like a Welcome that cannot be used.
+    /// Abandons a pending join whose bundle is unavailable. It is recorded like an unusable Welcome.
     pub fn abandon_join(&mut self, join: PendingJoin, reason: &str) -> Result<Vec<Event>, EngineError> {
         let ((), events) = self.transact(Durability::Now, |tx| {
             tx.give_up_join(join.channel, join.offset, None, reason.to_owned())
@@ -114,8 +114,8 @@ impl Engine {
         Ok(events)
     }
 
-    /// The log of a channel that this agent was added to no longer keeps the bundle with its Welcome: the agent follows what
-    /// there is, and asks to be added again.
+    /// Handles a pending join whose bundle was trimmed from the channel's log: the agent follows the rest of the log,
+    /// and asks to be added again.
     pub fn join_trimmed(&mut self, join: PendingJoin, status: &LogStatus) -> Result<Vec<Event>, EngineError> {
         self.loaded.remove(&join.channel);
         let (joined, events) = self.transact(Durability::Now, |tx| {
@@ -123,7 +123,7 @@ impl Engine {
             let behind = status.first.previous();
             let decision = tx.decision(join.channel, join.offset)?;
             if decision == Decision::None && !tx.trusts(None)?.0 {
-                // Nobody can tell who it was.
+                // The author is unknown.
                 let request = JoinRequest::now(join.channel, join.offset, None, None, None);
                 if tx.hold_request(request)? {
                     return Ok(None);
@@ -158,16 +158,16 @@ impl Engine {
         Ok(events)
     }
 
-    /// KeyPackage frames to append to the agent's own log, given what the relay says of its stock: none while the stock is
-    /// above the low-water mark, of those whose time has not come. Frames that were given before and have no outcome yet
-    /// come again, the same.
+    /// Returns the KeyPackage frames to append to the agent's own log, given the relay's count of its stock: none while
+    /// the packages not due for replacement are above the low-water mark. Frames returned earlier without an outcome
+    /// are returned again, unchanged.
     pub fn key_packages_wanted(&mut self, live: u32, last_resort: bool) -> Result<Vec<Frame>, EngineError> {
         let shelf = self.shelf();
         let (frames, _) = self.transact(Durability::Now, |tx| tx.key_packages_wanted(live, last_resort, shelf))?;
         Ok(frames)
     }
 
-    /// What the relay said of a frame of [`Engine::key_packages_wanted`].
+    /// Handles the relay's answer to a frame of [`Engine::key_packages_wanted`].
     pub fn key_package_outcome(&mut self, frame_id: FrameId, outcome: Outcome) -> Result<(), EngineError> {
         self.transact(Durability::Now, |tx| match outcome {
             Outcome::Appended { offset } | Outcome::Duplicate { offset } => {
@@ -182,7 +182,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A frame that claims one KeyPackage of another agent. Append the very same frame again where the answer was lost.
+    /// Returns a frame that claims one KeyPackage of another agent. If the answer is lost, append the same frame again.
     pub fn claim_frame(&self, agent: AgentId) -> Result<Frame, EngineError> {
         let header = Header {
             log: agent.log(),
@@ -244,11 +244,11 @@ impl Tx<'_> {
         }
     }
 
-    /// A Welcome, on the agent's log or told by a relay node after its entry was given up.
+    /// Records a Welcome, from the agent's log or from a relay node after its entry was trimmed.
     pub(super) fn note_welcome(&self, no: i64, channel: ChannelId, bundle: Offset) -> Result<(), EngineError> {
         let known = self
             .sql
-            // A channel that this agent has left may have gone back since, and its cursor with it.
+            // The log of a channel that this agent has left may have gone back since, and its cursor with it.
             .prepare_cached(
                 "SELECT EXISTS (SELECT 1 FROM channel WHERE id = ?1 AND CASE state WHEN ?3 THEN joined ELSE cursor END >= ?2)",
             )?
@@ -285,10 +285,10 @@ impl Tx<'_> {
             Ok(welcomed) => welcomed,
             Err(rejected) => {
                 let reason = rejected.into_reason()?;
-                // The KeyPackage stays: the Welcome that it was meant for may still come.
+                // The KeyPackage stays: the Welcome that it was meant for may still arrive.
                 self.give_up_join(id, offset, Some(header.id), reason.clone())?;
                 if decision == Decision::Declined || !(is_trusted || decision == Decision::Accepted) {
-                    // Whoever it was is not known to be a member, and not believed that this agent is.
+                    // Its author is not known to be a member, so its claim that this agent is one is not believed.
                     return Ok(None);
                 }
                 return self.join_apart(
@@ -352,8 +352,8 @@ impl Tx<'_> {
         Ok(Some(channel))
     }
 
-    /// This agent is on the roster of a channel, and has no Welcome that works: it follows the log and asks to be added
-    /// again. `None` where it does so in too many channels already.
+    /// Joins a channel out of sync: this agent is on the roster without a working Welcome, so it follows the log and
+    /// asks to be added again. `None` if it already does so in too many channels.
     fn join_apart(
         &mut self,
         id: ChannelId,
@@ -401,7 +401,7 @@ impl Tx<'_> {
             .optional()?;
         let Some(no) = no else { return Ok(()) };
         let reason = format!("the Welcome to channel {channel} at {offset} cannot be used: {reason}");
-        // A Welcome whose own entry is gone has a number below zero.
+        // A Welcome whose own entry is gone has a negative number.
         let at = Offset::new(u64::try_from(no).unwrap_or_default());
         self.keep_unreadable(None, AGENT_LOG_NO, at, frame_id, (UnreadableCause::Welcome, reason))
     }
@@ -419,7 +419,7 @@ impl Tx<'_> {
         let taken = live.saturating_add(unanswered(&frames, false));
         let stock = taken.saturating_sub(due);
         if stock < self.config.key_packages_low {
-            // One place is the last resort's.
+            // One place is for the last resort.
             let places = u32::try_from(KEY_PACKAGES_MAX).unwrap_or(u32::MAX).saturating_sub(1);
             let wanted = self.config.key_packages_target.min(places).saturating_sub(stock);
             for _ in 0..wanted.min(places.saturating_sub(taken)) {
@@ -440,7 +440,8 @@ impl Tx<'_> {
             .collect()
     }
 
-    /// A KeyPackage for a request to rejoin. It is not on offer; its private keys are kept as those of others.
+    /// Creates a KeyPackage for a request to rejoin. It is not on offer; its private keys are stored like those of
+    /// others.
     pub(super) fn key_package_for_rejoin(&self) -> Result<Vec<u8>, EngineError> {
         let now_ms = now_ms();
         let shelf = Shelf {
@@ -488,7 +489,7 @@ impl Tx<'_> {
         Ok(frame)
     }
 
-    /// A frame is in the agent's log. Whether it is one of a KeyPackage that this vault knows.
+    /// Handles a frame in the agent's log. Returns whether it has a KeyPackage that this vault knows.
     pub(super) fn key_package_offered(&self, frame_id: FrameId, at: Offset) -> Result<bool, EngineError> {
         let known = self
             .sql
@@ -505,7 +506,7 @@ impl Tx<'_> {
                 row.get::<_, Vec<u8>>(0).map(Zeroizing::new)
             })
             .optional()?;
-        // One that another vault made has none.
+        // A package made by another vault has none.
         let Some(reference) = reference.filter(|reference| !reference.is_empty()) else {
             return Ok(());
         };
@@ -515,8 +516,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Private keys that no Welcome can need any more: nobody may use the KeyPackage now, and a log keeps no Welcome
-    /// as old as that.
+    /// Deletes private keys that no Welcome can need any more: nobody may use the KeyPackage now, and no log keeps a
+    /// Welcome that old.
     fn forget_old_key_packages(&self, shelf: Shelf) -> Result<(), EngineError> {
         let retention = u64::try_from(RETENTION.as_millis()).unwrap_or(u64::MAX);
         let before = shelf
@@ -534,7 +535,7 @@ impl Tx<'_> {
     }
 }
 
-/// A channel that was made here: its group, and its Create in the outbox.
+/// Creates a channel: its group, and its Create in the outbox.
 pub(super) fn create(tx: &Tx<'_>, id: ChannelId, label: &str, policy: &Policy) -> Result<Channel, EngineError> {
     let config = mls::create_config(tx.config.padding_bytes, Some(policy))
         .map_err(|error| EngineError::mls("making a group", error))?;

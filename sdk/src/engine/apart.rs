@@ -1,4 +1,4 @@
-//! Following a log whose group this agent has no keys of: by the frames' headers.
+//! Following a log without keys of its group: by the frames' headers.
 
 use super::channel::Channel;
 use super::drift::takes_off;
@@ -14,7 +14,7 @@ use openmls::group::MlsGroup;
 use skytale_proto::{Code, Detail, Frame, Offset, Record};
 
 impl Tx<'_> {
-    /// An entry while this agent is out of sync, or superseded.
+    /// Handles an entry while this agent is out of sync, or superseded.
     pub(super) fn pass_over(
         &mut self,
         channel: &mut Channel,
@@ -68,7 +68,7 @@ impl Tx<'_> {
                 }
             }
             Detail::Rejoin => {
-                // It counts if the group begins again. This agent may not know its author: those who answer do.
+                // It counts if the group is rebooted. This agent may not know its author: members that answer do.
                 if let Err(problem) = self.note_request(channel, record.offset, frame)? {
                     tracing::debug!(channel = %channel.id, offset = %record.offset, problem, "a request passed over");
                 }
@@ -77,12 +77,12 @@ impl Tx<'_> {
             Detail::Message => return self.message_while_apart(channel, record, frame),
             _ => {}
         }
-        // Only an entry that was processed can have been to blame.
+        // Only a processed entry can be the cause.
         *culprit = None;
         Ok(())
     }
 
-    /// A commit that adds this agent: it ends being out of sync, if its Welcome works.
+    /// Handles a commit that adds this agent: if its Welcome works, the agent is in sync again.
     fn welcome_back(&mut self, channel: &mut Channel, offset: Offset, frame: &Frame) -> Result<(), Halt> {
         let bundle = read_bundle(frame).map_err(rejected)?;
         if let Err(not_back) = self.try_rejoin(channel, offset, frame, &bundle)? {
@@ -105,7 +105,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The roster is what headers say: an agent that cannot read a commit believes the header that it is removed.
+    /// Handles a header that removes this agent. Headers determine the roster: an agent that cannot read a commit
+    /// believes its header.
     fn removed_by_header(&mut self, channel: &mut Channel, offset: Offset, frame: &Frame) -> Result<(), EngineError> {
         let own = self.identity.agent_id();
         match &frame.header().detail {
@@ -119,7 +120,7 @@ impl Tx<'_> {
         }
     }
 
-    /// A commit passed that did not answer this agent's request: its author may not know of it.
+    /// Handles a commit that did not answer this agent's request: its author may not know the request.
     fn unanswered(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
         self.go_without_reboot(channel)?;
         if channel.position.recovery.standing != Standing::OutOfSync
@@ -130,7 +131,7 @@ impl Tx<'_> {
         self.ask_to_rejoin(channel)
     }
 
-    /// Somebody goes on with the group: nobody begins it again.
+    /// Cancels a queued reboot: a member continues the group.
     pub(super) fn go_without_reboot(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
         while let Some(row) = self.first_of(channel, Intent::Reboot)? {
             self.unneeded(channel, &row)?;
@@ -138,12 +139,13 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// What this agent sent before it knew that it is out of sync, or what another copy of its vault sent.
+    /// Handles an entry that this agent sent before it knew that it is out of sync, or that another copy of its vault
+    /// sent.
     fn own_while_apart(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), EngineError> {
         let header = frame.header();
         let is_message = header.detail == Detail::Message;
         match self.row_of(channel, header.id)? {
-            // Encrypted for an epoch that was undone: nobody can read it.
+            // It was encrypted for an epoch that was undone: nobody can read it.
             Some(row)
                 if row.intent.is_message() && channel.settled.is_some_and(|settled| header.parent > settled.kept) =>
             {
@@ -160,8 +162,8 @@ impl Tx<'_> {
                 self.own_reboot(channel, record.offset, header)?;
                 self.delivered(channel, &row, record.offset)
             }
-            // Another copy sent what this one had queued before it was copied, or somebody else something in its name: it
-            // cannot tell which, and it cannot send it again under this id.
+            // Another copy sent a message that this one had queued before the copy, or somebody else sent one in its
+            // name. It cannot tell which, and it cannot send it again under this id.
             Some(row) if !row.intent.is_way_back() => {
                 channel.position.recovery.missed += u64::from(is_message);
                 self.fail(channel, &row, Code::DeliveryUnknown)
@@ -173,8 +175,8 @@ impl Tx<'_> {
         }
     }
 
-    /// A message of another member. Where this agent can read it, the others did not take the commit either that it could
-    /// not apply: it is not out of sync.
+    /// Handles a message of another member. If this agent can read it, the others did not apply the commit either that
+    /// it could not apply: it is not out of sync.
     fn message_while_apart(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), Halt> {
         let of_this_epoch =
             |group: &MlsGroup| mls::read_message(frame.body()).is_ok_and(|message| message.epoch() == group.epoch());
@@ -207,7 +209,7 @@ impl Tx<'_> {
         }
     }
 
-    /// Records what was passed over up to an entry.
+    /// Records the messages skipped up to an entry.
     pub(super) fn note_missed(&mut self, channel: &mut Channel, offset: Offset) -> Result<(), EngineError> {
         let recovery = &channel.position.recovery;
         if recovery.missed == 0 {

@@ -5,8 +5,8 @@ use crate::vault::BackupInfo;
 use std::path::Path;
 
 impl Engine {
-    /// Writes a copy of the vault as it is now: consistent, encrypted with the vault's key, durable and checked when this
-    /// returns. A file of that name is replaced only if `replace` says so. Other calls wait as long as it takes: a few
+    /// Writes a consistent copy of the vault as it is now, encrypted with the vault's key. It is durable and checked
+    /// when this returns. An existing file is replaced only if `replace` is set. Other calls wait meanwhile: a few
     /// seconds for 100 MB.
     ///
     /// See [`restore`](crate::vault::restore) for the way back.

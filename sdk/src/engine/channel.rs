@@ -1,4 +1,4 @@
-//! A channel in memory: its row, its group, its digests, and what of its outbox is on the way.
+//! A channel in memory: its row, its group, its digests, and its frames in flight.
 
 use super::drift::Drift;
 use super::standing::{Recovery, Standing};
@@ -26,27 +26,27 @@ pub(super) struct Position {
     /// The latest encryption that the log has accepted.
     pub(super) accepted_no: i64,
     pub(super) acked: Offset,
-    /// Messages of others so far.
+    /// Number of messages of others so far.
     pub(super) received: u64,
-    /// The last of them that was acknowledged.
+    /// Number of the last acknowledged one.
     pub(super) received_acked: u64,
-    /// Which of the channel's groups this is: see [`mls::group_id`].
+    /// Number of the group in the channel: see [`mls::group_id`].
     pub(super) reboot: u64,
     pub(super) recovery: Recovery,
-    /// Where this agent came into the channel: those who were out of sync before do not know it.
+    /// Offset at which this agent joined the channel: members that were out of sync before do not know it.
     pub(super) joined: Offset,
     /// The last handshake head whose epoch this agent was in.
     pub(super) applied: Offset,
-    /// The hash of that commit's frame, where this agent has processed it as an entry.
+    /// The hash of that commit's frame, if this agent has processed it as an entry.
     pub(super) applied_hash: Option<[u8; 32]>,
     /// Members of the group that later commits' headers have removed: this agent could not apply those.
     pub(super) removed: BTreeSet<AgentId>,
-    /// Where the log's roster is not the group's membership.
+    /// Differences between the log's roster and the group's membership.
     pub(super) drift: Drift,
 }
 
 impl Position {
-    /// What must be of the same moment as the group. Persisted as a hash: keep stable.
+    /// Encodes the state that must be of the same moment as the group. Persisted as a hash: keep stable.
     fn sealed(&self) -> Vec<u8> {
         let numbers = [self.cursor.get(), self.head.get(), self.epoch];
         let counts = [self.encrypted_no, self.accepted_no];
@@ -57,56 +57,59 @@ impl Position {
     }
 }
 
-/// What waits in a channel's outbox.
+/// Counts of a channel's outbox.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Waiting {
     pub(super) rows: u64,
     pub(super) bytes: u64,
-    /// Not encrypted for the current head.
+    /// Items not encrypted for the current head.
     pub(super) unbuilt: u64,
-    /// Other than messages.
+    /// Items other than messages.
     pub(super) changes: u64,
 }
 
-/// What of the outbox is on its way to the log. Only in memory: what is forgotten is offered again, under the same
-/// frame ids.
+/// The part of the outbox that is in flight. Only in memory: forgotten frames are offered again, under the same frame
+/// ids.
 #[derive(Debug, Default)]
 pub(super) struct Offered {
     /// Rows before this one have been offered.
     pub(super) next_seq: Option<i64>,
-    /// A change has been offered: nothing behind it may be.
+    /// Whether a change has been offered: later rows must wait.
     pub(super) barrier: bool,
-    /// Messages offered and not seen in the log.
+    /// Number of messages offered and not yet seen in the log.
     pub(super) in_flight: u32,
-    /// Acknowledged by the relay, not seen in the log.
+    /// Frames acknowledged by the relay, and not yet seen in the log.
     pub(super) accepted: BTreeMap<FrameId, Offset>,
     /// The latest encryption that the relay has acknowledged.
     pub(super) accepted_no: i64,
     /// The latest encryption that was offered since everything was offered again.
     pub(super) encrypted_no: i64,
-    /// The relay knows this head; until it is reached nothing is offered.
+    /// A head that the relay knows; until it is reached nothing is offered.
     pub(super) wait_for: Offset,
-    /// The latest encryption that may have been offered to a relay: one of this session or of one before. Not kept in the
-    /// vault, so that offering writes nothing: what was encrypted before the channel was loaded may have been.
+    /// The latest encryption that may have been offered to a relay, in this session or an earlier one. Not stored in
+    /// the vault, so that offering writes nothing: anything encrypted before the channel was loaded may have been
+    /// offered.
     pub(super) doubtful_no: i64,
-    /// Agents that a new beginning does not name, since the relay says that they are not on the roster.
+    /// Agents that a reboot does not name, since the relay says that they are not on the roster.
     pub(super) left_out: BTreeSet<AgentId>,
-    /// The removal of agents that had returned was refused at this head.
+    /// The head at which the removal of returned agents was refused.
     pub(super) redo_refused: Option<Offset>,
-    /// Agents whose answers to a request this agent has not taken: it does not know them.
+    /// Agents whose answers to a request were rejected, since this agent does not know them.
     pub(super) strangers: BTreeSet<AgentId>,
-    /// An entry of this epoch could not be decrypted: the log may not be the one that this agent was shown.
+    /// Whether an entry of this epoch could not be decrypted: the log may differ from the one that this agent was
+    /// shown.
     pub(super) suspect: bool,
-    /// A commit for those who leave was refused at this head.
+    /// The head at which a commit for leaving members was refused.
     pub(super) housekeeping_refused: Option<Offset>,
-    /// A correction of the policy was refused at this head.
+    /// The head at which a correction of the policy was refused.
     pub(super) policy_refused: Option<Offset>,
-    /// The relay said at this cursor that this agent is not on the roster: what says so comes.
+    /// The cursor at which the relay said that this agent is not on the roster: the entry that removed it is still to
+    /// arrive.
     pub(super) denied: Option<Offset>,
 }
 
 impl Offered {
-    /// Everything that is not acknowledged is offered again.
+    /// Makes everything without an acknowledgement be offered again.
     pub(super) fn again(&mut self) {
         self.next_seq = None;
         self.barrier = false;
@@ -115,7 +118,7 @@ impl Offered {
     }
 }
 
-/// A channel that is loaded.
+/// A loaded channel.
 pub(super) struct Channel {
     pub(super) no: i64,
     pub(super) id: ChannelId,
@@ -130,13 +133,13 @@ pub(super) struct Channel {
     pub(super) rejoins: BTreeSet<AgentId>,
     /// Evidence that the log went back.
     pub(super) rollback: Option<Rollback>,
-    /// What was settled last.
+    /// The last settled rollback.
     pub(super) settled: Option<Settled>,
-    /// There are messages whose entries were replaced.
+    /// Whether there are messages whose entries were replaced.
     pub(super) has_replaced: bool,
-    /// Agents whose removal was undone, and is to be made again.
+    /// Agents whose removal was undone, and must be repeated.
     pub(super) returned: BTreeSet<AgentId>,
-    /// It was declined: it is being left, and its messages are not kept.
+    /// Whether it was declined: the agent is leaving it, and its messages are not stored.
     pub(super) is_declined: bool,
 }
 
@@ -145,7 +148,8 @@ const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, 
                        doubted, joined, applied, removed, applied_hash, drift";
 
 impl Channel {
-    /// What this agent has been shown of the log, for others to compare; `None` where it does not know the digest.
+    /// Returns the state of the log as shown to this agent, for others to compare; `None` if it does not know the
+    /// digest.
     pub(super) fn seen(&self) -> Option<Seen> {
         self.window.digest().map(|digest| Seen {
             offset: self.position.cursor,
@@ -153,7 +157,7 @@ impl Channel {
         })
     }
 
-    /// One that is not in the vault yet.
+    /// Creates a channel that is not in the vault yet.
     pub(super) fn new(sql: &Connection, id: ChannelId, label: &str) -> Result<Self, EngineError> {
         let no = sql.query_row("SELECT coalesce(max(no), 0) + 1 FROM channel", [], |row| row.get(0))?;
         let window = Window::genesis(&id.log());
@@ -194,26 +198,26 @@ impl Channel {
         })
     }
 
-    /// Whether the operator's word says more of the log than this agent has read of it since.
+    /// Whether the operator's word covers more of the log than this agent has read since.
     pub(super) fn is_word_open(&self) -> bool {
         self.settled
             .is_some_and(|settled| settled.word_head > self.position.cursor)
     }
 
-    /// Whether agents are in the group whose removal was undone: nobody says anything to them.
+    /// Whether agents whose removal was undone are in the group: then nothing is sent.
     pub(super) fn has_returned(&self) -> bool {
         let members = |group: &MlsGroup| mls::members(group);
         !self.returned.is_empty()
             && (self.group.as_ref()).is_some_and(|group| !members(group).is_disjoint(&self.returned))
     }
 
-    /// The group's members, without those that headers say are gone.
+    /// Returns the group's members, without those that headers have removed.
     pub(super) fn known_members(&self) -> BTreeSet<AgentId> {
         let members = self.group.as_ref().map(mls::members).unwrap_or_default();
         members.difference(&self.position.removed).copied().collect()
     }
 
-    /// A commit's header, once the group has applied the commit or not: the log's roster is what headers say.
+    /// Records a commit's header, whether or not the group has applied the commit: headers determine the log's roster.
     pub(super) fn note_removed(&mut self, adds: &[AgentId], removes: &[AgentId], roster: Option<&[AgentId]>) {
         let removed = &mut self.position.removed;
         if removes.is_empty() && removed.is_empty() && roster.is_none() {
@@ -287,7 +291,7 @@ impl Channel {
         }))
     }
 
-    /// Puts what has changed into the transaction under way.
+    /// Writes changes in the current transaction.
     pub(super) fn save(&mut self, sql: &Connection, provider: &mls::Provider<'_>) -> Result<(), EngineError> {
         self.position.digest = self.window.digest();
         self.window.save(sql, self.no)?;
@@ -344,7 +348,7 @@ impl Channel {
     }
 }
 
-/// A channel's group, of the same moment as its row. A member that cannot follow its group may have none.
+/// Loads a channel's group, of the same moment as its row. A member that cannot follow its group may have none.
 fn load_group(
     provider: &mls::Provider<'_>,
     id: ChannelId,
@@ -366,7 +370,7 @@ fn load_group(
     }
 }
 
-/// A channel's group as the transaction under way has it.
+/// Returns a channel's group as the current transaction has it.
 pub(super) fn take_group(
     provider: &mls::Provider<'_>,
     id: ChannelId,
@@ -383,14 +387,14 @@ fn explained(id: ChannelId, error: mls::StorageError) -> EngineError {
     }
 }
 
-/// All channels' rows, in the order in which they came.
+/// Reads all channels' rows, in the order in which they were added.
 pub(super) fn all(sql: &Connection) -> Result<Vec<(Position, i64, ChannelId)>, EngineError> {
     sql.prepare_cached(&format!("SELECT {COLUMNS} FROM channel ORDER BY no"))?
         .query_map([], |row| Ok(read(row)))?
         .collect::<Result<Result<_, _>, _>>()?
 }
 
-/// One channel's row.
+/// Reads one channel's row.
 pub(super) fn one(sql: &Connection, id: ChannelId) -> Result<(Position, i64), EngineError> {
     sql.prepare_cached(&format!("SELECT {COLUMNS} FROM channel WHERE id = ?1"))?
         .query_row([id.as_bytes()], |row| Ok(read(row)))
@@ -447,7 +451,7 @@ fn read(row: &Row<'_>) -> Result<(Position, i64, ChannelId), EngineError> {
     Ok((position, row.get(11)?, id(&channel)?))
 }
 
-/// Persisted: keep stable.
+/// Returns the stored number of a state. Persisted: keep stable.
 pub(super) const fn state_number(state: ChannelState) -> i64 {
     match state {
         ChannelState::Creating => 1,

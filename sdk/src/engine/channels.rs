@@ -1,4 +1,4 @@
-//! Opening the engine, and looking at its channels.
+//! Opening the engine, and reading the state of its channels.
 
 use super::channel::{self, Position};
 use super::clock::Clocks;
@@ -13,7 +13,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 impl Engine {
-    /// Opens a vault, or makes one with a new identity where there is none. One process (and one engine) at a time.
+    /// Opens a vault, or creates one with a new identity. Only one process (and one engine) at a time.
     pub fn open(path: &Path, key: VaultKey, config: EngineConfig) -> Result<Self, EngineError> {
         let vault = Vault::open(path, &key)?;
         let identity = Identity::new(&vault.secret("identity")?);
@@ -34,62 +34,62 @@ impl Engine {
             retained: Retained::default(),
             restored,
         };
-        // On a full disk it is done before anything is sent.
+        // On a full disk this is done later, before anything is sent.
         if let Err(error) = engine.renew_restored() {
             tracing::warn!(%error, "a restored vault has not prepared to take new keys yet");
         }
         Ok(engine)
     }
 
-    /// The agent's identity: the public key.
+    /// Returns the agent's identity: its public key.
     pub fn agent_id(&self) -> AgentId {
         self.identity.agent_id()
     }
 
-    /// An Ed25519 signature with the identity key, to prove possession of it. The message is signed as it is given: the
-    /// caller makes sure that it is one of the project's own proofs.
+    /// Signs with the identity key (Ed25519), to prove possession of it. The message is signed as it is: the caller
+    /// ensures that it is one of the project's own proofs.
     pub fn sign_proof(&self, message: &[u8]) -> [u8; 64] {
         self.identity.sign_bytes(message)
     }
 
-    /// The secret key of the agent's iroh endpoint, made once with the vault. It is not the identity key.
+    /// Returns the secret key of the agent's iroh endpoint, created with the vault. It is not the identity key.
     pub fn endpoint_secret(&self) -> Zeroizing<[u8; 32]> {
         self.endpoint_secret.clone()
     }
 
-    /// The key by which another process proves that it may use this vault.
+    /// Returns the key by which another process proves that it may use this vault.
     pub(crate) fn share_key(&self) -> Zeroizing<[u8; 32]> {
         self.vault.share_key()
     }
 
-    /// Keeps a value under a name. For what can be had again.
+    /// Stores a value under a name. For values that can be fetched again.
     pub(crate) fn keep(&self, name: &str, value: &[u8]) -> Result<(), EngineError> {
         Ok(self.vault.keep(name, value)?)
     }
 
-    /// What is kept under a name.
+    /// Returns the value stored under a name.
     pub(crate) fn kept(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, EngineError> {
         Ok(self.vault.kept(name)?)
     }
 
-    /// The last entry of the agent's own log that was processed.
+    /// Returns the offset of the last processed entry of the agent's own log.
     pub fn agent_cursor(&self) -> Offset {
         self.agent_cursor
     }
 
-    /// Makes a channel with this agent as its only member and admin ([`Policy::new`]), on a single node. Its Create goes out with the channel's outbox.
-    /// For the label see [`Engine::relabel`].
+    /// Creates a channel with this agent as its only member and admin ([`Policy::new`]), on a single node. Its Create
+    /// goes out with the channel's outbox. For the label see [`Engine::relabel`].
     pub fn create_channel(&mut self, label: &str) -> Result<ChannelId, EngineError> {
         self.create_channel_in(label, Region::default())
     }
 
-    /// As [`Engine::create_channel`], with its log in a region: the id's first byte, for ever.
+    /// Like [`Engine::create_channel`], with a home region for its log: the id's first byte, which never changes.
     pub fn create_channel_in(&mut self, label: &str, home: Region) -> Result<ChannelId, EngineError> {
         let policy = Policy::new(self.agent_id());
         self.create_channel_with(label, home, &policy)
     }
 
-    /// As [`Engine::create_channel_in`], with another policy than that of [`Policy::new`].
+    /// Like [`Engine::create_channel_in`], with a policy other than [`Policy::new`].
     pub fn create_channel_with(
         &mut self,
         label: &str,
@@ -107,7 +107,7 @@ impl Engine {
         Ok(id)
     }
 
-    /// All channels of the vault, those that were left too, in the order in which they came.
+    /// Lists all channels of the vault, including those that were left, in the order in which they were added.
     pub fn channels(&self) -> Result<Vec<ChannelInfo>, EngineError> {
         channel::all(self.vault.sql())?
             .into_iter()
@@ -115,7 +115,7 @@ impl Engine {
             .collect()
     }
 
-    /// One channel.
+    /// Returns the state of a channel.
     pub fn channel(&self, channel: ChannelId) -> Result<ChannelInfo, EngineError> {
         let (position, no) = channel::one(self.vault.sql(), channel)?;
         self.info(position, no, channel)
@@ -146,8 +146,8 @@ impl Engine {
         })
     }
 
-    /// Gives a channel another label: at most [`LABEL_BYTES_MAX`] bytes without control characters, and nothing that reads
-    /// as a channel's id. An empty one takes the label away. Several channels may have the same.
+    /// Changes a channel's label. A label has at most [`LABEL_BYTES_MAX`] bytes, no control characters, and must not
+    /// read as a channel id. An empty one removes the label. Several channels may have the same label.
     pub fn relabel(&mut self, channel: ChannelId, label: &str) -> Result<(), EngineError> {
         check_label(label)?;
         self.transact_on(channel, Durability::Now, |tx, channel| {
@@ -160,7 +160,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The agents in a channel's group, by id. Empty for a channel that was left.
+    /// Lists the agents in a channel's group, by id. Empty for a channel that was left.
     pub fn members(&mut self, channel: ChannelId) -> Result<Vec<AgentId>, EngineError> {
         let group = self.loaded(channel)?.group.as_ref();
         Ok(group
@@ -168,22 +168,22 @@ impl Engine {
             .unwrap_or_default())
     }
 
-    /// The last entry of a channel that was processed.
+    /// Returns the offset of a channel's last processed entry.
     pub fn cursor(&self, channel: ChannelId) -> Result<Offset, EngineError> {
         Ok(self.position(channel)?.cursor)
     }
 
-    /// The channel digest at the cursor. `None` as long as no member has told this agent one since it joined.
+    /// Returns the channel digest at the cursor; `None` until a member has sent this agent a digest after it joined.
     pub fn digest(&self, channel: ChannelId) -> Result<Option<Digest>, EngineError> {
         Ok(self.position(channel)?.digest)
     }
 
-    /// The offset of the last commit (or of the Create), as far as processed; [`Offset::ZERO`] before the Create.
+    /// Returns the offset of the last processed commit (or Create); [`Offset::ZERO`] before the Create.
     pub fn handshake_head(&self, channel: ChannelId) -> Result<Offset, EngineError> {
         Ok(self.position(channel)?.head)
     }
 
-    /// The group's epoch.
+    /// Returns the group's epoch.
     pub fn epoch(&self, channel: ChannelId) -> Result<u64, EngineError> {
         Ok(self.position(channel)?.epoch)
     }
@@ -196,7 +196,7 @@ impl Engine {
     }
 }
 
-/// A label is for a person, and for commands that take it in an id's place.
+/// Checks a label. Labels are for people, and for commands that accept them instead of ids.
 fn check_label(label: &str) -> Result<(), EngineError> {
     let problem = if label.len() > LABEL_BYTES_MAX {
         "it is longer than 256 bytes"

@@ -1,21 +1,21 @@
-//! The time by which the age of KeyPackages is judged.
+//! The clock by which the age of KeyPackages is judged.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How far apart two clocks may be that are set right.
+/// Largest difference between two correctly set clocks.
 pub(super) const CLOCKS_DIFFER_MAX: Duration = Duration::from_secs(3_600);
 
-/// The end of the year 9999, unix milliseconds: no clock is believed that says more.
+/// The end of the year 9999, unix milliseconds: later times are not believed.
 const LATEST_MS: u64 = 253_402_300_799_999;
 
-/// Where the time comes from.
+/// Source of the current time.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
 
 impl Clock {
-    /// A clock of the caller's: it gives unix milliseconds.
+    /// Uses a clock of the caller, which returns unix milliseconds.
     pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self(Arc::new(now_ms))
     }
@@ -26,7 +26,7 @@ impl Clock {
 }
 
 impl Default for Clock {
-    /// This machine's.
+    /// Uses this machine's clock.
     fn default() -> Self {
         Self::new(|| {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -41,16 +41,16 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// This machine's clock, and what a relay node's said last.
+/// This machine's clock, and the last time reported by a relay node.
 ///
-/// The later of the two counts. A clock that lost its time starts again in the past, at 1970 or when the machine was
-/// built, so the one that is behind is the wrong one. And a relay node that lies can only make KeyPackages look older
-/// than they are: it can refuse service anyway, but it cannot bring one back whose time has passed.
+/// The later of the two counts. A clock that lost its time restarts in the past, at 1970 or when the machine was built,
+/// so the one that is behind is wrong. A lying relay node can only make KeyPackages look older than they are. It could
+/// refuse service anyway, but it cannot revive an expired one.
 #[derive(Debug)]
 pub(super) struct Clocks {
     own: Clock,
     relay_ahead_ms: u64,
-    /// They are far apart, which was logged.
+    /// Whether they are far apart, which was logged.
     far_apart: bool,
 }
 
@@ -63,7 +63,7 @@ impl Clocks {
         }
     }
 
-    /// A relay node's clock says that it is this time.
+    /// Records the time of a relay node's clock.
     pub(super) fn hear(&mut self, relay_ms: u64) {
         let own_ms = self.own.now_ms();
         self.relay_ahead_ms = relay_ms.saturating_sub(own_ms);
@@ -78,18 +78,18 @@ impl Clocks {
         }
     }
 
-    /// Unix milliseconds, by the later clock.
+    /// Returns unix milliseconds, by the later clock.
     pub(super) fn now_ms(&self) -> u64 {
         self.own.now_ms().saturating_add(self.relay_ahead_ms).min(LATEST_MS)
     }
 
-    /// Unix milliseconds, by this machine's clock alone.
+    /// Returns unix milliseconds, by this machine's clock only.
     pub(super) fn own_ms(&self) -> u64 {
         self.own.now_ms().min(LATEST_MS)
     }
 }
 
-/// A duration in milliseconds that a vault can hold.
+/// Converts a duration to milliseconds, limited to the range of a vault's integers.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis())
         .unwrap_or(u64::MAX)

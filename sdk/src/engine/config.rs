@@ -3,37 +3,37 @@
 use super::{Clock, Keep};
 use std::time::Duration;
 
-/// How an engine behaves. Every value has a default that suits a single agent on a small machine.
+/// Settings of an engine. Every value has a default that suits a single agent on a small machine.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EngineConfig {
-    /// Ciphertexts are padded to a multiple of this many bytes, so that their length says less. 0 is no padding.
+    /// Ciphertexts are padded to a multiple of this many bytes, which hides their length. 0 disables padding.
     pub padding_bytes: usize,
     /// KeyPackages are offered when fewer than this many single-use ones are left.
     pub key_packages_low: u32,
-    /// How many single-use KeyPackages an agent has on offer after that. At most
+    /// Number of single-use KeyPackages on offer after that. At most
     /// [`KEY_PACKAGES_MAX`](skytale_proto::limits::KEY_PACKAGES_MAX) less the last resort.
     pub key_packages_target: u32,
-    /// How long a KeyPackage of this agent may be used, and how old one of another may be that this agent uses. The agent
-    /// replaces its own before half of it has passed, unless it is shorter than an hour.
+    /// Lifetime of this agent's KeyPackages, and the maximum age of another agent's KeyPackage that this agent uses.
+    /// The agent replaces its own within half of the lifetime, unless that is shorter than an hour.
     pub key_package_lifetime: Duration,
-    /// Messages that may wait in one channel's outbox.
+    /// Maximum number of messages in one channel's outbox.
     pub outbox_messages_max: u64,
-    /// Bytes of payload that may wait in one channel's outbox.
+    /// Maximum bytes of payload in one channel's outbox.
     pub outbox_bytes_max: u64,
-    /// Messages that are encrypted ahead of their delivery. What is behind them is encrypted when they are delivered,
-    /// so that a commit in between costs little.
+    /// Number of messages that are encrypted ahead of their delivery. Later messages are encrypted when these are
+    /// delivered, so that a commit in between costs little.
     pub encrypted_ahead_max: u32,
-    /// How often a commit is rebuilt because others came first, before it is given up.
+    /// Number of rebuilds of a commit after which it fails: each time, another commit came first.
     pub commit_attempts_max: u32,
-    /// How much of each channel's history is kept, of what the application has acknowledged. Older
-    /// messages are removed now and then.
+    /// Amount of acknowledged history that each channel keeps. Older messages are removed from time to time.
     pub history: Keep,
-    /// Channels whose group is kept in memory. The others are loaded when they are used.
+    /// Maximum number of channels whose group is kept in memory. Other groups are loaded on use.
     pub channels_loaded_max: usize,
-    /// Whether this agent corrects a log's roster that a header has made another one than the group, when its turn comes.
+    /// Whether this agent, when its turn comes, corrects a log's roster that a lying header has made differ from the
+    /// group.
     pub correct_rosters: bool,
-    /// Whether its corrections remove the members whose headers lied.
+    /// Whether these corrections remove the members whose headers lied.
     pub remove_liars: bool,
     /// The clock by which the age of KeyPackages is judged.
     pub clock: Clock,

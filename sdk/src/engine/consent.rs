@@ -1,10 +1,12 @@
-//! Who may claim this agent's KeyPackages: what its owner wants, and what is in force in the agent's log.
+//! Consent to claims of this agent's KeyPackages: the rule that the owner wants, and the rule in force in the agent's
+//! log.
 //!
 //! ```text
 //!   set_consent --> wanted --consent_frame--> the agent's log --outcome, or its entry--> in force
 //! ```
 //!
-//! The log refuses claims by the rule that is in force. Without any the agents of the agent's own account may claim.
+//! The log refuses claims by the rule that is in force. Without a rule, only agents of the agent's own account may
+//! claim.
 
 use super::transact::Tx;
 use super::{Engine, EngineError, Outcome};
@@ -22,15 +24,16 @@ const IN_FORCE: &str = "consent_in_force";
 const FRAME: &str = "consent_frame";
 const EVER_OPEN: &str = "consent_ever_open";
 
-/// Who may claim an agent's KeyPackages, beside the agents of its own account. Who holds one can add the agent to a channel.
+/// Agents that may claim an agent's KeyPackages, besides the agents of its own account. An agent that holds a
+/// KeyPackage can add its owner to a channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Consent {
-    /// Nobody else.
+    /// No other agents.
     #[default]
     Account,
-    /// Those listed, too: at most [`CLAIM_RULE_MAX`](skytale_proto::limits::CLAIM_RULE_MAX) in all.
+    /// The listed ones: at most [`CLAIM_RULE_MAX`](skytale_proto::limits::CLAIM_RULE_MAX) accounts and agents in total.
     Listed {
         /// Accounts, each with all of its agents.
         accounts: Vec<AccountId>,
@@ -41,20 +44,20 @@ pub enum Consent {
     Anyone,
 }
 
-/// An agent's consent, as its vault has it.
+/// An agent's consent, as stored in its vault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ConsentStatus {
-    /// What was asked for last.
+    /// The consent set last.
     pub consent: Consent,
-    /// The agent's log has it. Until then what was before is in force.
+    /// Whether the agent's log has it. Until then the previous one is in force.
     pub in_force: bool,
     /// The account that the agent belongs to, once it has had a token.
     pub account: Option<AccountId>,
 }
 
 impl Consent {
-    /// A short name. Stable.
+    /// Returns a short, stable name.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Account => "account",
@@ -88,7 +91,8 @@ impl Consent {
 }
 
 impl Engine {
-    /// The account that this agent's tokens name. It goes into frames that consent is about; a relay node takes no other there.
+    /// Sets the account that this agent's tokens name. Frames that concern consent carry it; a relay node accepts no
+    /// other there.
     pub fn set_account(&mut self, account: AccountId) -> Result<(), EngineError> {
         if self.account()? == Some(account) {
             return Ok(());
@@ -97,12 +101,12 @@ impl Engine {
         Ok(())
     }
 
-    /// The account of this agent, once [`Engine::set_account`] has told it.
+    /// Returns this agent's account, once [`Engine::set_account`] has set it.
     pub fn account(&self) -> Result<Option<AccountId>, EngineError> {
         account(self.vault.sql())
     }
 
-    /// Who may claim this agent's KeyPackages.
+    /// Returns which agents may claim this agent's KeyPackages.
     pub fn consent(&self) -> Result<ConsentStatus, EngineError> {
         let sql = self.vault.sql();
         let (wanted, in_force): (Consent, Consent) = (value(sql, WANTED)?, value(sql, IN_FORCE)?);
@@ -113,10 +117,10 @@ impl Engine {
         })
     }
 
-    /// Says who may claim this agent's KeyPackages from now on. Durable when this returns; in force once the log has the frame
-    /// of [`Engine::consent_frame`]. What others hold then is void, where they may not claim any more.
+    /// Sets which agents may claim this agent's KeyPackages. Durable when this returns; in force once the log has the
+    /// frame of [`Engine::consent_frame`]. KeyPackages held by agents that may no longer claim are void from then on.
     pub fn set_consent(&mut self, consent: &Consent) -> Result<(), EngineError> {
-        // As it comes back from the log.
+        // Normalized, as it is read back from the log.
         let consent = Consent::of(&consent.rule()?);
         self.transact(Durability::Now, |tx| {
             put_value(tx.sql, WANTED, &consent)?;
@@ -125,7 +129,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The frame to append to the agent's own log, if what is wanted is not in force. The same until there is an outcome.
+    /// Returns the frame to append to the agent's own log if the wanted rule is not in force. The frame stays the same
+    /// until there is an outcome.
     pub fn consent_frame(&mut self) -> Result<Option<Frame>, EngineError> {
         let status = self.consent()?;
         let Some(account) = status.account.filter(|_| !status.in_force) else {
@@ -150,7 +155,7 @@ impl Engine {
         Ok(Some(frame))
     }
 
-    /// What the relay said of a frame of [`Engine::consent_frame`].
+    /// Handles the relay's answer to a frame of [`Engine::consent_frame`].
     pub fn consent_outcome(&mut self, frame_id: FrameId, outcome: Outcome) -> Result<(), EngineError> {
         self.transact(Durability::Now, |tx| {
             let Some(frame) = kept(tx.sql, FRAME)? else {
@@ -158,7 +163,7 @@ impl Engine {
             };
             let frame = Frame::decode(frame.into())?;
             if frame.header().id != frame_id {
-                // Of what was wanted before.
+                // An answer for an earlier rule.
                 return Ok(());
             }
             match outcome {
@@ -172,7 +177,7 @@ impl Engine {
 }
 
 impl Tx<'_> {
-    /// A rule is in the agent's log. Nothing else is wanted, unless the owner has asked for something meanwhile.
+    /// Handles a rule in the agent's log. It becomes the wanted rule, unless the owner has set another one meanwhile.
     pub(super) fn policy_in_log(&self, frame_id: FrameId, detail: &Detail) -> Result<(), EngineError> {
         let pending = kept(self.sql, FRAME)?
             .map(|frame| Frame::decode(frame.into()))
@@ -188,7 +193,7 @@ impl Tx<'_> {
         note_open(self.sql, &now)?;
         put_value(self.sql, IN_FORCE, &now)?;
         if wanted == before {
-            // Another copy of this vault said so.
+            // Another copy of this vault set it.
             put_value(self.sql, WANTED, &now)?;
         }
         Ok(())
@@ -204,7 +209,7 @@ impl Tx<'_> {
     }
 }
 
-/// Whether others than the agents of the own account could ever claim a KeyPackage.
+/// Whether agents of other accounts could ever claim a KeyPackage.
 pub(super) fn was_ever_open(sql: &Connection) -> Result<bool, EngineError> {
     Ok(kept(sql, EVER_OPEN)?.is_some())
 }

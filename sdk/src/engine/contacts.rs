@@ -1,4 +1,4 @@
-//! Names that this agent gives to other agents. They stay in the vault, and nobody else sees them.
+//! Names that this agent gives to other agents. They stay in the vault; nobody else sees them.
 
 use super::{Engine, EngineError};
 use crate::vault::{Durability, id};
@@ -8,21 +8,21 @@ use skytale_proto::AgentId;
 
 /// The longest name of an agent, in bytes.
 pub const CONTACT_BYTES_MAX: usize = 64;
-/// Names in one vault.
+/// Maximum number of names in one vault.
 const CONTACTS_MAX: i64 = 10_000;
 
 /// A name that this agent gives to another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Contact {
-    /// The name. One name is one agent, and one agent has one name.
+    /// The name. Each name has one agent, and each agent has one name.
     pub name: String,
     /// The agent.
     pub agent: AgentId,
 }
 
 impl Contact {
-    /// A name for an agent.
+    /// Creates a name for an agent.
     pub fn new(name: impl Into<String>, agent: AgentId) -> Self {
         Self {
             name: name.into(),
@@ -32,7 +32,7 @@ impl Contact {
 }
 
 impl Engine {
-    /// All names, in their order.
+    /// Lists all names, ordered by name.
     pub fn contacts(&self) -> Result<Vec<Contact>, EngineError> {
         self.vault
             .sql()
@@ -49,7 +49,7 @@ impl Engine {
     }
 
     /// Gives an agent a name: letters, digits, `-`, `_`, `.`, `@`, at most [`CONTACT_BYTES_MAX`] bytes, and nothing that
-    /// reads as an id. The agent that had the name before has none then, and neither has the agent another one.
+    /// reads as an id. The previous holder of the name loses it, and the agent loses its previous name.
     pub fn set_contact(&mut self, name: &str, agent: AgentId) -> Result<(), EngineError> {
         check(name)?;
         self.transact(Durability::Now, |tx| {
@@ -71,7 +71,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a name away. Whose it was.
+    /// Removes a name. Returns the agent that had it.
     pub fn remove_contact(&mut self, name: &str) -> Result<Option<AgentId>, EngineError> {
         let (removed, _) = self.transact(Durability::Now, |tx| {
             tx.sql
@@ -85,7 +85,7 @@ impl Engine {
     }
 }
 
-/// A name is shown beside an id, and taken in an id's place: it must look like neither.
+/// Checks a name. Names are shown beside ids, and accepted instead of ids, so they must not look like one.
 fn check(name: &str) -> Result<(), EngineError> {
     let is_plain = |char: char| char.is_alphanumeric() || "-_.@".contains(char);
     let problem = if name.is_empty() {
@@ -102,7 +102,7 @@ fn check(name: &str) -> Result<(), EngineError> {
     Err(EngineError::Contact { problem })
 }
 
-/// So many hexadecimal digits and nothing else may be meant as the beginning of an id.
+/// Number of hexadecimal digits from which on a text may be meant as the beginning of an id.
 const ID_DIGITS_MIN: usize = 8;
 
 #[cfg(test)]

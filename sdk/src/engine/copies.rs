@@ -1,9 +1,9 @@
-//! Files of a vault in use, copied while the agent works: what `cp` does under a running agent.
+//! Copying files of a vault in use: `cp` under a running agent.
 //!
-//! The database and its write-ahead log are then of different moments, or each of several. If a checkpoint came in between,
-//! the copy has pages of two moments: each is authentic, and often all that is read of the history fits. Most are found by
-//! the structure that does not fit. In some the structure fits, and the value of a group is half of one moment and half of
-//! another; that is what the seal of a group is for.
+//! The database and its write-ahead log are then of different moments, or each of several. If a checkpoint came in
+//! between, the copy mixes pages of two moments: each is authentic, and often everything read from the history fits.
+//! Most such copies have an inconsistent structure. In some the structure fits, but the value of a group is half old
+//! and half new; the seal of a group detects those.
 
 use super::faults::relay::{Agent, Relay, channel_of, settle};
 use super::*;
@@ -11,17 +11,17 @@ use crate::vault::VaultKey;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a file that are copied between two things that the agent does, if it is copied slowly.
+/// Bytes of a file copied between two actions of the agent, in a slow copy.
 const SLICE_BYTES: usize = 4 * 4_096;
-/// How often the write-ahead log is brought into the database, in pages.
+/// Intervals between checkpoints of the write-ahead log, in pages.
 const CHECKPOINTS: [u32; 3] = [24, 200, 500];
-/// Copies made with each of them.
+/// Number of copies made with each of them.
 const COPIES: usize = 32;
 
-/// What becomes of a copy.
+/// Outcome of opening a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Found {
-    /// Opened, and each group is what it was at one moment.
+    /// Opened, and each group is consistent.
     Usable,
     /// Refused when it was opened.
     Refused,
@@ -33,7 +33,7 @@ fn key() -> VaultKey {
     VaultKey::raw([7; 32])
 }
 
-/// A channel's group, as it is in keys.
+/// Encodes a channel's group as in keys.
 fn group(channel: ChannelId) -> Vec<u8> {
     crate::mls::in_keys(&crate::mls::group_id(channel, 0))
 }
@@ -44,7 +44,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// A channel and its group, as the vault has them.
+/// Returns a channel and its group, as stored in the vault.
 fn state(engine: &Engine, channel: ChannelId) -> rusqlite::Result<Vec<u8>> {
     let query = "SELECT cursor, head, epoch, encrypted_no, accepted_no, received FROM channel WHERE id = ?1";
     let position: [i64; 6] = engine.sql().query_row(query, [channel.as_bytes()], |row| {
@@ -68,7 +68,7 @@ fn state(engine: &Engine, channel: ChannelId) -> rusqlite::Result<Vec<u8>> {
     Ok(Digest::hash_frame(&all).to_vec())
 }
 
-/// An agent at work, and the states in which it was.
+/// A working agent, with its past states.
 struct Busy {
     relay: Relay,
     agent: Agent,
@@ -174,7 +174,7 @@ fn a_copy_of_a_vault_in_use_is_of_one_moment_and_known_as_a_copy_or_refused() {
 fn a_channel_whose_group_is_of_two_moments_is_refused_alone() {
     let mut busy = Busy::new(2_048);
     let [spoiled, sound] = busy.channels;
-    // The group's message secrets: what would be encrypted with them has been encrypted before.
+    // The group's message secrets: keys derived from them have already been used.
     let query = "SELECT value FROM mls WHERE substr(key, 1, 1) = x'12' AND instr(key, ?1) > 0";
     let secrets = |busy: &mut Busy| -> Vec<u8> {
         let read = busy
@@ -217,7 +217,8 @@ fn a_channel_whose_group_is_of_two_moments_is_refused_alone() {
     );
 }
 
-/// A log that was copied slowly may end anywhere: before the channels were made, or in the middle of a step.
+/// Judges a copy. With `anywhere`, the log was copied slowly and may end anywhere: before the channels were created, or
+/// in the middle of a step.
 fn judge(copy: &Path, busy: &Busy, anywhere: bool) -> Found {
     let mut engine = match Engine::open(copy, key(), EngineConfig::default()) {
         Ok(engine) => engine,
@@ -226,7 +227,7 @@ fn judge(copy: &Path, busy: &Busy, anywhere: bool) -> Found {
             return Found::Refused;
         }
     };
-    // A channel of its own is alone, whatever is wrong with the others.
+    // Its own new channel works, whatever is wrong with the others.
     let own = engine.create_channel("mine").expect("made");
     engine.send(own, b"mine").expect("sent");
     let listed = engine.channels().expect("listed");

@@ -1,4 +1,4 @@
-//! Additions that wait for the agent to be added: it has no KeyPackage to be used yet.
+//! Deferred additions: they wait until the agent to be added has a usable KeyPackage.
 //!
 //! ```text
 //!   add_later --> deferred --claimed--> add_deferred --> the outbox, as any addition
@@ -7,8 +7,8 @@
 //!                    └── cancel_add, the agent is a member, or this one has left: forgotten
 //! ```
 //!
-//! [`Engine::ensure_members`] also keeps the place of each addition in the outbox ([`Intent::Await`]). What is queued
-//! behind that place is not encrypted and not offered before the addition is in the log:
+//! [`Engine::ensure_members`] also keeps a place for each addition in the outbox ([`Intent::Await`]). Items behind that
+//! place are not encrypted and not offered before the addition is in the log:
 //!
 //! ```text
 //!   outbox:  m1   Await(bob)   m2   Await(carol)   m3        m1 goes out at once
@@ -40,19 +40,19 @@ use std::time::Duration;
 pub struct DeferredAdd {
     /// The channel.
     pub channel: ChannelId,
-    /// Whom to add.
+    /// The agent to add.
     pub agent: AgentId,
-    /// Since when, unix milliseconds by this machine's clock.
+    /// Time of the request, unix milliseconds by this machine's clock.
     pub since_ms: u64,
-    /// Why it could not be added the last time.
+    /// The reason why the last attempt failed.
     pub last_refusal: Option<Refusal>,
-    /// What was sent after it waits for it: see [`Engine::ensure_members`].
+    /// Whether later messages wait for it: see [`Engine::ensure_members`].
     #[serde(default)]
     pub holds: bool,
 }
 
 impl Engine {
-    /// Keeps the wish to add agents. It is durable when this returns. Members are left out.
+    /// Records additions to be made later. Durable when this returns. Members are skipped.
     pub fn add_later(&mut self, channel: ChannelId, agents: &[AgentId]) -> Result<(), EngineError> {
         self.check_room(channel, 0, 0)?;
         let members = self.members(channel)?;
@@ -74,12 +74,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Sees to it that agents are members before anything is sent that is queued after this. Those that are no members once
-    /// all that is queued is done are added when they have KeyPackages on offer; until then, what is queued after this
-    /// waits, and is encrypted only when the log has the addition. What was queued before is not held up.
+    /// Ensures that agents are members before any item queued later is sent. Agents that are not members once the
+    /// present outbox is done are added when they have KeyPackages on offer. Until then, later items wait, and are
+    /// encrypted only when the log has the addition. Earlier items are not held up.
     ///
-    /// An addition stops holding what is behind it when it is cancelled, when another member makes it, when this agent leaves,
-    /// or when [`Engine::deferred_failed`] says that it has waited long enough.
+    /// An addition stops holding later items when it is cancelled, when another member makes it, or when this agent
+    /// leaves. It also stops when [`Engine::deferred_failed`] finds that it has waited long enough.
     pub fn ensure_members(&mut self, channel: ChannelId, agents: &[AgentId]) -> Result<(), EngineError> {
         self.sendable(channel)?;
         let mut there = self.members_at(channel, i64::MAX)?;
@@ -114,7 +114,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The members that there are when everything in the outbox before a place is done.
+    /// Returns the members at the time when everything in the outbox before a place is done.
     fn members_at(&mut self, channel: ChannelId, place: i64) -> Result<BTreeSet<AgentId>, EngineError> {
         let loaded = self.loaded(channel)?;
         let no = loaded.no;
@@ -150,12 +150,12 @@ impl Engine {
         Ok(members)
     }
 
-    /// The places that additions have in a channel's outbox.
+    /// Returns the places of additions in a channel's outbox.
     fn held(&self, channel_no: i64) -> Result<BTreeMap<AgentId, i64>, EngineError> {
         held(self.vault.sql(), channel_no)
     }
 
-    /// Additions to a channel that wait for their agents.
+    /// Lists the deferred additions to a channel.
     pub fn deferred_adds(&self, channel: ChannelId) -> Result<Vec<DeferredAdd>, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         self.vault
@@ -169,9 +169,9 @@ impl Engine {
             .collect::<Result<Result<_, _>, _>>()?
     }
 
-    /// Additions of all channels that are to be tried now: first those that hold back what is sent, and among them those that
-    /// were not tried for longest. Those whose agent is a member by now, and those of channels that this agent has left, are
-    /// forgotten.
+    /// Lists the additions of all channels that are to be tried now: first those that hold back messages, and among
+    /// them those with the oldest attempt. Removes additions whose agent is already a member, and those of channels
+    /// that this agent has left.
     pub fn deferred_to_try(&mut self) -> Result<Vec<DeferredAdd>, EngineError> {
         let mut wanted = Vec::new();
         for channel in self.channels()? {
@@ -189,11 +189,11 @@ impl Engine {
             for add in deferred {
                 let is_member = members.contains(&add.agent)
                     && match places.get(&add.agent) {
-                        // It may be removed before its turn comes.
+                        // The agent may be removed before its turn comes.
                         Some(place) => self.members_at(channel.id, *place)?.contains(&add.agent),
                         None => true,
                     };
-                // This agent itself is a member wherever it may add anyone.
+                // This agent itself is a member of every channel in which it may add others.
                 match members.is_empty() || is_member {
                     true => gone.push(add.agent),
                     false => waiting.push(add),
@@ -206,7 +206,7 @@ impl Engine {
         Ok(wanted)
     }
 
-    /// An addition was tried, and cannot be made yet.
+    /// Records that an addition was tried and cannot be made yet.
     pub fn deferred_refused(&mut self, channel: ChannelId, agent: AgentId, code: Code) -> Result<(), EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         self.transact(Durability::Later, |tx| {
@@ -220,9 +220,9 @@ impl Engine {
         Ok(())
     }
 
-    /// As [`Engine::deferred_refused`], for a reason that lies with the agent to be added. Where this has been so for as long as
-    /// `hold`, the addition holds back nothing any more, which [`Event::MemberNotAdded`] tells. It is tried again all the
-    /// same.
+    /// Like [`Engine::deferred_refused`], for a reason that lies with the agent to be added. If this has lasted for
+    /// `hold`, the addition no longer holds back messages, which [`Event::MemberNotAdded`] reports. It is still
+    /// retried.
     pub fn deferred_failed(
         &mut self,
         channel: ChannelId,
@@ -262,8 +262,8 @@ impl Engine {
         Ok(events)
     }
 
-    /// Queues an addition that had to wait, with the KeyPackage that it waited for. `None` where it was cancelled meanwhile. It
-    /// goes where its place is kept, or else behind all that waits.
+    /// Queues a deferred addition with its KeyPackage. Returns `None` if it was cancelled meanwhile. It takes the place
+    /// kept for it, or else goes to the end of the outbox.
     pub fn add_deferred(
         &mut self,
         channel: ChannelId,
@@ -283,13 +283,13 @@ impl Engine {
             })?;
             return Ok(Some(frame_id));
         }
-        // Twice is harmless: who is a member is left out. Not at all would not be.
+        // Adding twice is harmless, since members are skipped. Not adding would not be.
         let frame_id = self.add(channel, vec![package])?;
         self.cancel_add(channel, &[agent])?;
         Ok(Some(frame_id))
     }
 
-    /// Forgets additions that wait for their agents. How many there were.
+    /// Cancels deferred additions of agents. Returns how many there were.
     pub fn cancel_add(&mut self, channel: ChannelId, agents: &[AgentId]) -> Result<usize, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         if agents.is_empty() {
@@ -304,7 +304,7 @@ impl Engine {
 }
 
 impl Tx<'_> {
-    /// An agent is added when it has a KeyPackage on offer.
+    /// Records that an agent is to be added once it has a KeyPackage on offer.
     pub(super) fn add_when_it_can(&self, channel: &Channel, agent: &AgentId) -> Result<(), EngineError> {
         self.sql
             .prepare_cached(
@@ -325,13 +325,13 @@ impl Tx<'_> {
         Ok(forgotten)
     }
 
-    /// Forgets additions that wait for their agents, and the places of those that have one. How many there were.
+    /// Cancels deferred additions of agents, and removes their places in the outbox. Returns how many there were.
     pub(super) fn cancel_add(&self, channel: &mut Channel, agents: &[AgentId]) -> Result<usize, EngineError> {
         self.unhold(channel, agents)?;
         self.forget_adds(channel.no, agents)
     }
 
-    /// Additions of these agents hold back nothing any more.
+    /// Makes additions of these agents stop holding back messages.
     fn unhold(&self, channel: &mut Channel, agents: &[AgentId]) -> Result<(), EngineError> {
         for agent in agents {
             while let Some(row) = self.row_with(channel, Intent::Await, agent.as_bytes())? {
@@ -341,7 +341,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// No addition holds back anything any more.
+    /// Makes all additions stop holding back messages.
     pub(super) fn unhold_all(&self, channel: &mut Channel) -> Result<(), EngineError> {
         while let Some(row) = self.first_of(channel, Intent::Await)? {
             self.unqueue(channel, &row)?;
@@ -349,7 +349,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Turns the place of an addition into the addition, which is under the same frame id from then on.
+    /// Turns the place of an addition into the addition itself, under the same frame id.
     fn add_in_place(
         &self,
         channel: &mut Channel,
@@ -376,7 +376,7 @@ impl Tx<'_> {
     }
 }
 
-/// The places that additions have in a channel's outbox.
+/// Returns the places of additions in a channel's outbox.
 fn held(sql: &rusqlite::Connection, channel_no: i64) -> Result<BTreeMap<AgentId, i64>, EngineError> {
     sql.prepare_cached("SELECT intent, seq FROM outbox WHERE channel = ?1 AND kind = ?2")?
         .query_map([channel_no, Intent::Await as i64], |row| {

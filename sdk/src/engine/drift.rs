@@ -1,8 +1,8 @@
-//! Where the log's roster is no longer the group's membership, and how it becomes so again.
+//! Drift: a log's roster that differs from the group's membership, and its correction.
 //!
-//! A relay node folds its roster from headers, which members write; it cannot see that one lies. Members can, and none of
-//! them takes such a commit: the group stays in its epoch, and the log's handshake head moves. What the header did to the
-//! roster stays, until a member corrects it:
+//! A relay node folds its roster from headers, which members write; it cannot detect a lying one. Members can, and none
+//! of them applies such a commit: the group stays in its epoch, and the log's handshake head moves. The header's effect
+//! on the roster stays until a member corrects it:
 //!
 //! ```text
 //!  offset  entry                          roster            group
@@ -11,11 +11,11 @@
 //!  9       Commit  bob, roster {a, b}     a b               a b      a correction, which removes the liar
 //! ```
 //!
-//! - Whoever is in an epoch has seen all of its entries, so all members know the same liars ([`Drift::liars`]) and the same
-//!   need of a correction. A commit after a lie that does not correct it is void, too, and its author a liar.
-//! - A correction's header says what the roster is: the group's members after the commit. Each member compares.
-//! - Each member that follows the group makes one, in turn (see [`Engine::take_turn`](super::Engine::take_turn)). One that a
-//!   lie has taken off the roster waits: it is put back, and reads on where it was.
+//! - Members in an epoch have seen all of its entries, so all know the same liars ([`Drift::liars`]) and the same need
+//!   for a correction. A commit after a lie that does not correct it is void, too, and its author is a liar.
+//! - A correction's header lists the roster: the group's members after the commit. Each member compares.
+//! - Any member that follows the group may make one, in turn (see [`Engine::take_turn`](super::Engine::take_turn)). A
+//!   member that a lie has taken off the roster waits: it is put back, and reads on from there.
 
 use super::channel::Channel;
 use super::outbox::{Intent, Place};
@@ -28,17 +28,17 @@ use crate::vault::VaultError;
 use skytale_proto::{AgentId, Detail, Frame, FrameId, Header, Offset, Policy, Right};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a channel's entries have shown of its roster, since it was last known to be the group. Offsets are
-/// [`Offset::ZERO`] where there is nothing.
+/// Evidence in a channel's entries about its roster, since it last matched the group. Offsets are [`Offset::ZERO`] if
+/// there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Drift {
-    /// The first commit of this epoch that the group did not take and whose header changes the roster.
+    /// The first commit of this epoch that the group did not apply and whose header changes the roster.
     pub(super) roster: Offset,
-    /// The first entry by an agent that is on the roster and not in the group.
+    /// The first entry by an agent that is on the roster but not in the group.
     pub(super) ghost: Offset,
-    /// The first commit that the group did not take and whose header changes the policy.
+    /// The first commit that the group did not apply and whose header changes the policy.
     pub(super) policy: Offset,
-    /// The lie that took this agent off the roster.
+    /// The lying entry that took this agent off the roster.
     pub(super) locked: Offset,
     /// Members whose headers lied in this epoch, with the first lie of each.
     pub(super) liars: BTreeMap<AgentId, Offset>,
@@ -47,7 +47,7 @@ pub(super) struct Drift {
 const LIAR_BYTES: usize = AgentId::LENGTH + 8;
 
 impl Drift {
-    /// Whether the roster is known to be another than the group.
+    /// Whether the roster is known to differ from the group.
     pub(super) const fn is_known(&self) -> bool {
         self.roster.get() > 0 || self.ghost.get() > 0
     }
@@ -56,7 +56,7 @@ impl Drift {
         self.liars.keys().copied().collect()
     }
 
-    /// What was seen behind an entry is seen again.
+    /// Forgets evidence after an entry: the entries will be read again.
     pub(super) fn forget_behind(&mut self, kept: Offset) {
         for at in [&mut self.roster, &mut self.ghost, &mut self.policy, &mut self.locked] {
             if *at > kept {
@@ -66,7 +66,7 @@ impl Drift {
         self.liars.retain(|_, at| *at <= kept);
     }
 
-    /// Persisted: keep stable. Empty where there is nothing.
+    /// Encodes it; empty if there is no evidence. Persisted: keep stable.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         if *self == Self::default() {
             return Vec::new();
@@ -123,7 +123,7 @@ pub(super) fn may(group: &openmls::group::MlsGroup, right: Right, agent: &AgentI
 }
 
 impl Channel {
-    /// What this agent has to correct at the log: `None` where there is nothing that it may.
+    /// Returns the correction that this agent must make at the log; `None` if there is none that it may make.
     pub(super) fn correction(&self, own: &AgentId) -> Option<Correction> {
         let drift = &self.position.drift;
         if *drift == Drift::default() || self.group.is_none() {
@@ -134,15 +134,15 @@ impl Channel {
         is_due.then_some(Correction { policy })
     }
 
-    /// Whether this agent has to put the policy back at the log.
+    /// Whether this agent must restore the policy at the log.
     pub(super) fn puts_policy_back(&self, own: &AgentId) -> bool {
         self.position.drift.policy > Offset::ZERO
             && self.offered.policy_refused != Some(self.position.head)
             && self.group.as_ref().is_some_and(|group| may(group, Right::Policy, own))
     }
 
-    /// Liars that this agent's next commit removes. Where it puts the policy back, the relay node may not know yet that this
-    /// agent is an admin: then those that are admins follow with the commit after it.
+    /// Returns the liars that this agent's next commit removes. If it restores the policy, the relay node may not know
+    /// yet that this agent is an admin: then lying admins are removed with the following commit.
     pub(super) fn liars_to_remove(&self, own: &AgentId) -> BTreeSet<AgentId> {
         let Some(group) = self.group.as_ref() else {
             return BTreeSet::new();
@@ -161,16 +161,16 @@ impl Channel {
     }
 }
 
-/// What a correction is to say besides the roster.
+/// Content of a correction besides the roster.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Correction {
-    /// The policy is to be said again, too.
+    /// Whether to repeat the policy, too.
     pub(super) policy: bool,
 }
 
 impl Tx<'_> {
-    /// An entry, processed or not: what was not is looked at for what its header did to the roster. An entry by an agent
-    /// that is not in the group is nobody's: whatever it says, nothing is concluded from it.
+    /// Judges an entry, processed or not: if it was not, its header's effect on the roster is examined. Nothing is
+    /// concluded from entries by agents outside the group.
     pub(super) fn judged(
         &mut self,
         channel: &mut Channel,
@@ -188,7 +188,7 @@ impl Tx<'_> {
             Rejected::Lied(_) => true,
             Rejected::LaterEpoch | Rejected::KeyUsed(_) | Rejected::Unreadable(_) => false,
         };
-        // Where entries are gone, a commit may be among them that added its author.
+        // If entries are lost, a commit that added its author may be among them.
         if channel.position.recovery.standing.is_apart()
             || channel.position.recovery.unsure
             || !header.kind().is_under_handshake_rule()
@@ -208,7 +208,7 @@ impl Tx<'_> {
         }
     }
 
-    /// A header that is in the log without its content: what it did to the roster.
+    /// Records the effect on the roster of a header whose content was not applied.
     fn note_void(&mut self, channel: &mut Channel, offset: Offset, frame: &Frame, is_member: bool, has_lied: bool) {
         let header = frame.header();
         let own = self.identity.agent_id();
@@ -226,7 +226,7 @@ impl Tx<'_> {
         else {
             return;
         };
-        // Who is removed and added stays.
+        // An agent that is removed and added stays.
         let set = |agents: &[AgentId]| agents.iter().copied().collect::<BTreeSet<_>>();
         let moves_roster = roster.is_some() || set(adds) != set(removes);
         if moves_roster {
@@ -247,7 +247,7 @@ impl Tx<'_> {
         } else if is_on {
             drift.locked = Offset::ZERO;
         }
-        // A member that is out of sync may begin the group again without agents that it does not know: it does not lie.
+        // A member that is out of sync may recreate the group without agents that it does not know: that is no lie.
         let is_late = adds.iter().all(|agent| removes.contains(agent))
             && policy.is_none()
             && read_bundle(frame).is_ok_and(|bundle| bundle.reboot);
@@ -256,7 +256,7 @@ impl Tx<'_> {
         }
     }
 
-    /// The group took a commit: what its header says of the roster was found to be so.
+    /// Handles an applied commit: its header's statement about the roster was verified.
     pub(super) fn settled_by(
         &mut self,
         channel: &mut Channel,
@@ -287,7 +287,7 @@ impl Tx<'_> {
         if is_renewal {
             return Ok(());
         }
-        // Who joined with this commit has seen nothing of before.
+        // An agent that joined with this commit has seen nothing earlier.
         let liars = std::mem::take(&mut drift.liars);
         let own = self.identity.agent_id();
         let Some(group) = channel.group.as_ref() else {
@@ -305,7 +305,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Tells who is an admin now and was not, who no longer is, and that the policy changed.
+    /// Reports new admins, former admins, and a changed policy.
     pub(super) fn tell_policy(
         &mut self,
         channel: &Channel,

@@ -1,17 +1,17 @@
-//! Why an engine refuses.
+//! Errors of an engine.
 
 use crate::mls::StorageError;
 use crate::vault::VaultError;
 use skytale_proto::{AgentId, ChannelId, Code, FrameError, Offset, Right};
 
-/// Why an operation was not done. Nothing of it remains in the vault.
+/// Error of an engine operation. The vault is unchanged by it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
     /// The vault cannot be opened, read or written.
     #[error(transparent)]
     Vault(#[from] VaultError),
-    /// No such channel in the vault.
+    /// The vault has no such channel.
     #[error("channel {channel} is not in this vault")]
     ChannelUnknown {
         /// The channel.
@@ -23,131 +23,131 @@ pub enum EngineError {
         /// The channel.
         channel: ChannelId,
     },
-    /// Another copy of the vault has taken this one's place in the channel.
+    /// Another copy of the vault has superseded this one in the channel.
     #[error("another copy of this vault has taken its place in channel {channel}")]
     Superseded {
         /// The channel.
         channel: ChannelId,
     },
-    /// A label that a channel cannot have.
+    /// The label is invalid.
     #[error("not a label: {problem}")]
     Label {
-        /// What is wrong.
+        /// The problem, in words.
         problem: &'static str,
     },
-    /// A name that an agent cannot be given.
+    /// The agent's name is invalid.
     #[error("not a name for an agent: {problem}")]
     Contact {
-        /// What is wrong.
+        /// The problem, in words.
         problem: &'static str,
     },
-    /// A list of accounts and agents that cannot be.
+    /// The list of accounts and agents is invalid.
     #[error("not a list of who may: {problem}")]
     Consent {
-        /// What is wrong.
+        /// The problem, in words.
         problem: String,
     },
-    /// No addition to the channel waits to be accepted.
+    /// There is no request for the channel to accept or decline.
     #[error("no addition to channel {channel} waits to be accepted")]
     RequestUnknown {
         /// The channel.
         channel: ChannelId,
     },
-    /// The agent is still in a channel that is to be forgotten.
+    /// The agent is still in the channel that it is to forget.
     #[error("this agent is still in channel {channel}")]
     NotLeft {
         /// The channel.
         channel: ChannelId,
     },
-    /// Another message was sent under the same id before.
+    /// A different message was already sent under the same id.
     #[error("another message was sent under this id in channel {channel}")]
     SendIdReused {
         /// The channel.
         channel: ChannelId,
     },
-    /// The message is over the limit.
+    /// The message exceeds the limit.
     #[error("payload of {bytes} bytes is over the limit of {limit} bytes")]
     PayloadTooLarge {
         /// Its length, in bytes.
         bytes: usize,
-        /// What is allowed, in bytes.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// As much is waiting in the channel's outbox as may.
+    /// The channel's outbox is full.
     #[error("the outbox of channel {channel} is full")]
     OutboxFull {
         /// The channel.
         channel: ChannelId,
     },
-    /// A KeyPackage that is not usable for the agent whom it was claimed from.
+    /// The KeyPackage is not usable for the agent that it was claimed from.
     #[error("key package under the name of {agent}: {problem}")]
     KeyPackageForeign {
-        /// Whom it was claimed from.
+        /// The agent that it was claimed from.
         agent: AgentId,
-        /// What is wrong.
+        /// The problem, in words.
         problem: String,
     },
-    /// A KeyPackage that is too old to be used.
+    /// The KeyPackage is too old.
     #[error(
         "key package of {agent} is {age_s} s old; at most {limit_s} s are allowed: the agent must come online to offer new \
          ones"
     )]
     KeyPackageExpired {
-        /// Whom it was claimed from.
+        /// The agent that it was claimed from.
         agent: AgentId,
         /// Its age, in seconds.
         age_s: u64,
-        /// What is allowed, in seconds.
+        /// The limit, in seconds.
         limit_s: u64,
     },
-    /// A KeyPackage from the future: the clock of the agent that made it is ahead.
+    /// The KeyPackage is from the future: the clock of the agent that made it is ahead.
     #[error("key package of {agent} was made {ahead_s} s in the future: the agent's clock must be set right")]
     KeyPackageEarly {
-        /// Whom it was claimed from.
+        /// The agent that it was claimed from.
         agent: AgentId,
-        /// How far ahead it is, in seconds.
+        /// Difference to this agent's clock, in seconds.
         ahead_s: u64,
     },
-    /// A change to the group that makes no sense.
+    /// The change to the group makes no sense.
     #[error("{problem}")]
     Change {
-        /// What is wrong.
+        /// The problem, in words.
         problem: &'static str,
     },
-    /// The channel's policy keeps it for admins, and this agent is none.
+    /// The channel's policy reserves the operation for admins, and this agent is not one.
     #[error("only admins of channel {channel} may do this: its policy keeps `{right}` for them")]
     NotAllowed {
         /// The channel.
         channel: ChannelId,
-        /// What.
+        /// The missing right.
         right: Right,
     },
-    /// The last admin would leave, or no longer be one.
+    /// The channel would have no admin left.
     #[error("channel {channel} would have no admin left")]
     LastAdmin {
         /// The channel.
         channel: ChannelId,
     },
-    /// Who is to be an admin is no member.
+    /// An agent that is to become an admin is not a member.
     #[error("{agent} is not in the channel")]
     NoMember {
-        /// Who.
+        /// The agent.
         agent: AgentId,
     },
-    /// An entry that is not of the log it was given for, or bytes that are no frame where one was asked for.
+    /// The entry belongs to another log, or the bytes are not the expected frame.
     #[error("entry {offset}: {problem}")]
     Entry {
-        /// Where it is.
+        /// Its offset.
         offset: Offset,
-        /// What is wrong.
+        /// The problem, in words.
         problem: String,
     },
     /// The MLS library refused.
     #[error("{doing}: {error}")]
     Mls {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
-        /// What it said.
+        /// The library's error.
         error: String,
     },
     /// A frame cannot be built.
@@ -156,7 +156,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// The code.
+    /// Returns the error code.
     pub const fn code(&self) -> Code {
         match self {
             Self::Vault(error) => error.code(),
@@ -183,7 +183,7 @@ impl EngineError {
         }
     }
 
-    /// What to do about it.
+    /// Returns what to do about it.
     pub const fn help(&self) -> &'static str {
         self.code().help()
     }

@@ -1,4 +1,4 @@
-//! What is kept of entries that could not be processed, and of digests that differ.
+//! Records of unreadable entries, and of differing digests.
 
 use super::channel::{Channel, one};
 use super::transact::Tx;
@@ -9,16 +9,16 @@ use crate::vault::{VaultError, id, integer, unsigned};
 use rusqlite::params;
 use skytale_proto::{AgentId, ChannelId, Digest, FrameId, Header, Offset};
 
-/// Under this number is the agent's own log in the table of unreadable entries.
+/// Number of the agent's own log in the table of unreadable entries.
 pub(super) const AGENT_LOG_NO: i64 = 0;
 
-/// Unreadable entries that are kept of each log: the newest, and a few hundred more.
+/// Number of unreadable entries kept per log: the newest, and a few hundred more.
 const UNREADABLE_KEPT: u32 = 10_000;
-/// One in so many that are added looks whether there are more.
+/// One addition in this many checks whether there are more.
 const UNREADABLE_SLACK: u32 = 256;
 
 impl Engine {
-    /// Entries of a channel (`None`: of the agent's own log) that could not be processed, by offset, after `after`.
+    /// Returns unreadable entries of a channel (`None`: of the agent's own log), by offset, after `after`.
     pub fn unreadable(
         &self,
         channel: Option<ChannelId>,
@@ -56,7 +56,8 @@ impl Engine {
             .collect()
     }
 
-    /// What showed that the relay gave this agent and others different logs on a channel: the first of each author.
+    /// Returns the evidence that the relay gave this agent and others different logs of a channel: the first of each
+    /// author.
     pub fn divergences(&self, channel: ChannelId) -> Result<Vec<Divergence>, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         let digest = |bytes: Vec<u8>| {
@@ -119,7 +120,8 @@ impl Tx<'_> {
         self.diverged(channel, author, offset, ours, Some(*theirs))
     }
 
-    /// What an author has seen, where its signature could not be checked: a difference is reported, and nothing is taken from it.
+    /// Compares an author's digest whose signature could not be checked: a difference is reported, but the digest is
+    /// not adopted.
     pub(super) fn compare_unproven(
         &mut self,
         channel: &mut Channel,
@@ -135,8 +137,8 @@ impl Tx<'_> {
         }
     }
 
-    /// The relay showed this agent and another one different logs. The first of each author is kept and told: once they
-    /// differ they differ for good.
+    /// Records that the relay showed this agent and another one different logs. The first evidence of each author is
+    /// kept and reported: once the logs differ, they differ permanently.
     pub(super) fn diverged(
         &mut self,
         channel: &Channel,
@@ -207,7 +209,7 @@ impl Tx<'_> {
                 cause.number()
             ])?;
         if rand::random_range(0..UNREADABLE_SLACK) == 0 {
-            // A member that sends junk does not fill the vaults of the others.
+            // A member that sends junk must not fill the vaults of others.
             self.sql
                 .prepare_cached(
                     "DELETE FROM unreadable WHERE channel = ?1 AND at <=

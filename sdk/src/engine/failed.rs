@@ -1,4 +1,4 @@
-//! What was sent and will not be delivered: kept until the application dismisses it, or sends it again.
+//! Failed sends: kept until the application dismisses them or sends them again.
 
 use super::channel::one;
 use super::outbox::{Intent, Place};
@@ -9,31 +9,31 @@ use bytes::Bytes;
 use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
-/// Something that was sent and will not be delivered.
+/// A message or change that will not be delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FailedSend {
     /// The channel.
     pub channel: ChannelId,
-    /// As [`Channel::send`](crate::Channel::send) and the others gave it.
+    /// Its frame id, as returned by [`Channel::send`](crate::Channel::send) and the other sending calls.
     pub frame_id: FrameId,
-    /// What it was.
+    /// Its kind.
     pub kind: QueuedKind,
-    /// Why.
+    /// The reason.
     pub code: Code,
-    /// When it failed, unix milliseconds by this machine's clock; `None` where an older version did not keep it.
+    /// Time of the failure, unix milliseconds by this machine's clock; `None` if an older version did not store it.
     pub failed_ms: Option<u64>,
-    /// The message; `None` where it was a change to the group.
+    /// The message's payload; `None` for a change to the group.
     #[serde(with = "crate::share::octets::option")]
     pub payload: Option<Bytes>,
-    /// What the message says besides.
+    /// The message's properties.
     pub properties: Properties,
 }
 
 const COLUMNS: &str = "frame_id, code, kind, intent, failed_ms, properties";
 
 impl Engine {
-    /// What was sent on a channel and will not be delivered, in the order in which it was sent.
+    /// Lists the failed sends of a channel, in sending order.
     pub fn failed(&self, channel: ChannelId) -> Result<Vec<FailedSend>, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         self.vault
@@ -45,7 +45,7 @@ impl Engine {
             .collect::<Result<Result<_, _>, _>>()?
     }
 
-    /// Forgets something that failed. Whether there was such a thing.
+    /// Removes a failed send from the list. Returns whether it was there.
     pub fn dismiss(&mut self, channel: ChannelId, frame_id: FrameId) -> Result<bool, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         let (dismissed, _) = self.transact(Durability::Now, |tx| {
@@ -61,9 +61,9 @@ impl Engine {
         Ok(dismissed > 0)
     }
 
-    /// Queues a message again that failed, behind what waits, and forgets the failure. It goes out under an id of its own:
-    /// the log may know the one before. `None` where no such thing failed. A change to the group is not made again by this,
-    /// since it was about members as they were then.
+    /// Queues a failed message again, behind the queued ones, and removes the failure. It gets a new frame id, since
+    /// the log may know the old one. Returns `None` if there is no such failure. Changes to the group cannot be
+    /// retried, since they referred to the members at that time.
     pub fn retry(&mut self, channel: ChannelId, frame_id: FrameId) -> Result<Option<FrameId>, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         let failed = self

@@ -1,12 +1,12 @@
-//! Faults of the vault in the middle of a call, provoked: a write that is refused, a disk that is full, a value that cannot
-//! be read. What the call began is undone, in memory, too; made again once the cause is gone it does all of it, once.
+//! Injected faults of the vault in the middle of a call: a refused write, a full disk, an unreadable value. The call is
+//! undone completely, in memory, too; repeated after the fault, it takes full effect exactly once.
 
 use super::*;
 use relay::{Agent, FRAMES_BYTES, Relay, assert_agree, channel_of, settle};
 use rusqlite::Connection;
 use skytale_proto::Record;
 
-/// The same as the integration tests have, with a door to the database.
+/// Shared with the integration tests, with access to the database.
 #[path = "../../tests/it/engine/relay.rs"]
 #[allow(dead_code)]
 pub(crate) mod relay;
@@ -18,7 +18,7 @@ impl Engine {
     }
 }
 
-/// Writes of each kind that there is to each table that a channel's life touches.
+/// All kinds of writes to all tables that a channel's life touches.
 const WRITES: [&str; 15] = [
     "INSERT ON message",
     "DELETE ON message",
@@ -53,7 +53,7 @@ impl Victim {
         }
     }
 
-    /// Makes a call whose write is refused; where it was, makes it again.
+    /// Makes a call whose write may be refused; if it was, repeats the call.
     fn call<T>(&mut self, call: impl Fn(&mut Engine) -> Result<T, EngineError>) -> T {
         let engine = self.agent.engine();
         let trigger = format!(
@@ -83,7 +83,7 @@ impl Victim {
         }
     }
 
-    /// Reads and appends what there is; whether there was anything.
+    /// Reads and appends everything available; returns whether there was anything.
     fn drive(&mut self, relay: &Relay, channel: ChannelId) -> bool {
         let id = self.agent.id();
         let records = relay.readable(id.log(), id, self.agent.engine().agent_cursor());
@@ -133,7 +133,7 @@ fn settle_with(relay: &Relay, channel: ChannelId, victim: &mut Victim, others: &
     panic!("the agents do not come to rest");
 }
 
-/// A channel's whole life, with a victim among its members. How many calls were refused.
+/// Runs a channel's whole life, with a victim among its members. Returns the number of refused calls.
 fn life(write: &'static str) -> u32 {
     let relay = Relay::new();
     let (mut a, mut c, mut d) = (Agent::new(), Agent::new(), Agent::new());
@@ -141,7 +141,7 @@ fn life(write: &'static str) -> u32 {
     victim.stock_up(&relay);
     c.stock_up(&relay);
     d.stock_up(&relay);
-    // The victim is no admin, and removes.
+    // The victim is not an admin, but removes members.
     let channel = channel_of(&relay, &mut [&mut a]);
     let packages = vec![a.claim(&relay, victim.agent.id()), a.claim(&relay, c.id())];
     a.engine().add(channel, packages).expect("queued");
@@ -191,7 +191,7 @@ fn life(write: &'static str) -> u32 {
     let received = |event: &&Event| matches!(event, Event::Message { .. });
     assert_eq!(events.iter().filter(received).count(), 8);
 
-    // And it is whole on disk.
+    // It is also complete on disk.
     victim.agent.crash();
     assert_agree(channel, &mut [&mut victim.agent, &mut a]);
     assert_eq!(victim.call(|engine| engine.purge(channel, Offset::MAX, 5)).messages, 5);
@@ -250,7 +250,7 @@ fn a_full_disk_loses_nothing_and_the_agent_goes_on_when_there_is_room() {
         assert_eq!(b.engine().channel(channel).expect("known"), before);
         assert_eq!(b.engine().digest(channel).expect("known"), digest);
     }
-    // What still fits is taken, in order.
+    // Messages that still fit are accepted, in order.
     b.engine().send(channel, b"small").expect("fits");
 
     limit(b.engine(), 1_000_000);
@@ -277,11 +277,11 @@ fn ids(agent: &mut Agent, channel: ChannelId) -> Vec<(Offset, FrameId)> {
     messages.map(|message| (message.offset, message.frame_id)).collect()
 }
 
-/// What begins the keys of values in the groups' storage: private keys of an epoch, and of KeyPackages.
+/// First bytes of keys in the groups' storage: private keys of an epoch, and of KeyPackages.
 const EPOCH_KEYS: u8 = 5;
 const KEY_PACKAGES: u8 = 1;
 
-/// Makes values of the groups' storage be what cannot be read, and gives them as they were.
+/// Makes values of the groups' storage unreadable, and returns the original ones.
 fn spoil(engine: &Engine, kind: u8) -> Vec<(Vec<u8>, Vec<u8>)> {
     let sql = engine.sql();
     let mut statement = sql
@@ -309,7 +309,7 @@ fn restore(engine: &Engine, values: Vec<(Vec<u8>, Vec<u8>)>) {
     }
 }
 
-/// Entries that cannot be processed for want of keys; with them back they can.
+/// Processes entries without the keys, which fails, and then with the keys, which succeeds.
 fn spoiled(b: &mut Agent, channel: ChannelId, records: &[Record]) -> Vec<Event> {
     let before = b.engine().channel(channel).expect("known");
     let values = spoil(b.engine(), EPOCH_KEYS);

@@ -1,11 +1,11 @@
-//! Takes a channel that was left out of the vault.
+//! Deletes a left channel from the vault.
 
 use super::channel::one;
 use super::{ChannelId, ChannelState, Engine, EngineError, Offset};
 use crate::vault::{Durability, message_id};
 use rusqlite::params;
 
-/// Messages taken out in one transaction.
+/// Number of messages deleted per transaction.
 const PIECE: u32 = 1_024;
 /// Tables with rows of channels, by the channel's number.
 const TABLES: [&str; 17] = [
@@ -29,16 +29,16 @@ const TABLES: [&str; 17] = [
 ];
 
 impl Engine {
-    /// Takes a channel that this agent has left out of the vault with all that the vault has of it, also what was not read,
-    /// for good. Its log and the other members keep what they have. If a member adds this agent again, the channel is a new
-    /// one to it.
+    /// Permanently deletes a channel that this agent has left from the vault, with all its data, including unread
+    /// messages. The log and the other members are not affected. If a member adds this agent again, the channel is a
+    /// new one to it.
     pub fn forget(&mut self, channel: ChannelId) -> Result<(), EngineError> {
         let (position, no) = one(self.vault.sql(), channel)?;
         if position.state != ChannelState::Left {
             return Err(EngineError::NotLeft { channel });
         }
         let (first, end) = (message_id(no, Offset::ZERO)?, message_id(no + 1, Offset::ZERO)?);
-        // A piece at a time: what is deleted takes its own length in the write-ahead log until it is done.
+        // One piece at a time: a deletion takes its own length in the write-ahead log until it is done.
         loop {
             let (gone, _) = self.transact(Durability::Later, |tx| {
                 Ok(tx
@@ -94,7 +94,7 @@ mod tests {
             Err(EngineError::ChannelUnknown { .. })
         ));
 
-        // Every table that has rows of channels is among those that are emptied.
+        // Every table with rows of channels must be in the list.
         let sql = engine.vault.sql();
         let mut tables = sql
             .prepare(
@@ -104,7 +104,7 @@ mod tests {
             .expect("a query");
         let tables = tables.query_map([], |row| row.get::<_, String>(0)).expect("tables");
         let tables: BTreeSet<String> = tables.collect::<Result<_, _>>().expect("tables");
-        // `pending_join` goes by the channel's id: what comes from the agent's own log is not the channel's.
+        // `pending_join` uses the channel's id: data from the agent's own log does not belong to the channel.
         let known = TABLES
             .iter()
             .chain(&["once", "pending_join"])

@@ -1,11 +1,11 @@
-//! How much of a channel's history is kept, and what becomes of the rest.
+//! Retention and purging of a channel's history.
 //!
-//! A history is cut at one place: what is before it goes, what is behind it stays. A message of another agent that the
-//! application has not acknowledged never goes, and neither does anything behind it. Cursor, digests, group and outbox have
-//! no part in it.
+//! A history is cut at one offset: messages before it are deleted, later ones stay. An unacknowledged message of
+//! another agent is never deleted, and neither is anything after it. Cursor, digests, group and outbox are not
+//! affected.
 //!
-//! What goes is overwritten in the database (`secure_delete`); [`Engine::compact`] then empties the write-ahead log, where
-//! the pages stood before, and gives free pages back to the file system.
+//! Deleted data is overwritten in the database (`secure_delete`). [`Engine::compact`] then empties the write-ahead log,
+//! which held the pages before, and returns free pages to the file system.
 
 use super::channel::{self, Position, one};
 use super::transact::now_ms;
@@ -17,51 +17,51 @@ use skytale_proto::{ChannelId, Offset};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Which messages of a history are kept.
+/// Messages of a history to keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Keep {
     /// All of them.
     #[default]
     All,
-    /// So many of the newest ones. As a setting ([`EngineConfig::history`](super::EngineConfig::history)) it is held to
-    /// now and then: meanwhile there may be a sixteenth more, or 64.
+    /// This many of the newest ones. As a setting ([`EngineConfig::history`](super::EngineConfig::history)) it is
+    /// enforced from time to time: meanwhile there may be a sixteenth more, or 64.
     Newest(u64),
-    /// Those that the log has accepted within this time, by the relay node's clock.
+    /// Messages that the log has accepted within this time, by the relay node's clock.
     Younger(Duration),
-    /// Those at this offset and behind it.
+    /// Messages at this offset and after it.
     From(Offset),
 }
 
-/// What was taken out of a history.
+/// Result of deleting messages from a history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use]
 #[non_exhaustive]
 pub struct Purged {
-    /// Messages that are gone.
+    /// Number of deleted messages.
     pub messages: u64,
     /// Bytes of their payloads.
     pub bytes: u64,
-    /// Messages that stay only since the application has not acknowledged them. Counted at the end, when `more` is false.
+    /// Number of messages that stay only because they are unacknowledged. Counted at the end, when `more` is false.
     pub unacked: u64,
-    /// There are more to be taken out: call again.
+    /// Whether there are more messages to delete: call again.
     pub more: bool,
 }
 
-/// How far the setting has been held to.
+/// Progress of enforcing the setting.
 #[derive(Debug, Default)]
 pub(super) struct Retained {
-    /// Of each channel, cursor and acknowledged offset, added up, when it was last looked at.
+    /// For each channel: the sum of its cursor and its acknowledged offset at the last check.
     seen: HashMap<ChannelId, u64>,
-    /// The channel that is being cut, and where.
+    /// The channel being cut, and the offset of the cut.
     cutting: Option<(ChannelId, Offset)>,
-    /// Messages have gone since the vault was last compacted.
+    /// Whether messages were deleted since the vault was last compacted.
     freed: bool,
 }
 
 impl Retained {
-    /// Whether enough has happened in a channel since it was looked at. To find the newest so many takes time for each of
-    /// them, so that is not done for every message.
+    /// Whether enough has happened in a channel since the last check. Finding the newest messages takes time
+    /// proportional to their number, so it is not done for every message.
     fn is_due(&self, channel: ChannelId, position: &Position, keep: Keep) -> bool {
         let slack = match keep {
             Keep::Newest(count) => (count / 16).max(64),
@@ -73,7 +73,7 @@ impl Retained {
 }
 
 impl Retained {
-    /// The channel is no longer in the vault.
+    /// Handles that a channel is no longer in the vault.
     pub(super) fn forgotten(&mut self, channel: ChannelId) {
         self.seen.remove(&channel);
         self.cutting = self.cutting.filter(|(cutting, _)| *cutting != channel);
@@ -86,7 +86,7 @@ fn progress(position: &Position) -> u64 {
 }
 
 impl Engine {
-    /// The first offset of a channel's history that is kept. What is to be taken out is before it.
+    /// Returns the first offset of a channel's history to keep. Messages before it are to be deleted.
     pub fn first_kept(&self, channel: ChannelId, keep: Keep) -> Result<Offset, EngineError> {
         let (position, no) = one(self.vault.sql(), channel)?;
         self.cut(&position, no, keep)
@@ -120,11 +120,11 @@ impl Engine {
         Ok(found.map_or(position.cursor.next(), message_offset))
     }
 
-    /// Takes messages before an offset out of a channel's history, oldest first, at most `limit` of them.
+    /// Deletes messages before an offset from a channel's history, oldest first, at most `limit` of them.
     pub fn purge(&mut self, channel: ChannelId, before: Offset, limit: u32) -> Result<Purged, EngineError> {
         match self.purge_piece(channel, before, limit) {
             Err(EngineError::Vault(error)) if error.is_full() => {
-                // What is deleted needs its own length in the write-ahead log: one message is what fits for sure.
+                // A deletion needs its own length in the write-ahead log: one message is sure to fit.
                 self.vault.make_room();
                 let purged = self.purge_piece(channel, before, 1)?;
                 self.vault.make_room();
@@ -160,7 +160,7 @@ impl Engine {
                 .query_row(params![first, until, limit], |row| {
                     Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?))
                 })?;
-            // Should the log go back, they may come again.
+            // If the log goes back, they may appear again.
             let recent = position.cursor.get().saturating_sub(super::window::OFFSETS_MAX as u64);
             tx.sql
                 .prepare_cached("DELETE FROM purged WHERE channel = ?1 AND at < ?2")?
@@ -179,8 +179,8 @@ impl Engine {
             tx.sql
                 .prepare_cached("DELETE FROM message WHERE id > ?1 AND id <= ?2")?
                 .execute([first, last])?;
-            // Of entries that could not be read nothing is kept, either; of those of late, that they could not be, by which an
-            // own frame's place is judged.
+            // Unreadable entries are deleted, too. For recent ones, the fact that they were unreadable stays: an own
+            // frame's place is judged by it.
             let gone = match messages >= i64::from(limit) {
                 true => message_offset(last).next(),
                 false => until_offset.min(position.cursor.next()),
@@ -191,7 +191,8 @@ impl Engine {
             tx.sql
                 .prepare_cached("UPDATE unreadable SET frame_id = NULL, reason = '' WHERE channel = ?1 AND at < ?2")?
                 .execute(params![no, integer(gone.get())?])?;
-            // Of entries that the log no longer has: what they said goes, that they were shown stays known.
+            // For entries that the log no longer has: their content is deleted, but the fact that they were shown
+            // stays.
             tx.sql
                 .prepare_cached(
                     "UPDATE replaced SET payload = x'' WHERE channel = ?1 AND own = 0 AND acked = 1 AND at < ?2",
@@ -218,14 +219,14 @@ impl Engine {
         Ok(purged)
     }
 
-    /// Makes what was taken out be gone from the vault's files, and the files smaller; a piece at a time. Whether there is
-    /// more to be done.
+    /// Removes deleted data from the vault's files, and shrinks them, one step at a time. Returns whether there is more
+    /// to do.
     pub fn compact(&mut self) -> Result<bool, EngineError> {
         Ok(self.vault.compact()?)
     }
 
-    /// Holds to [`EngineConfig::history`](super::EngineConfig::history): takes at most `limit` messages out of the
-    /// histories. Whether there is more to be done.
+    /// Enforces [`EngineConfig::history`](super::EngineConfig::history): deletes at most `limit` messages. Returns
+    /// whether there is more to do.
     pub fn retain(&mut self, limit: u32) -> Result<bool, EngineError> {
         let keep = self.config.history;
         if keep == Keep::All {

@@ -1,4 +1,4 @@
-//! Messages: what the application has not dealt with yet, and all of them.
+//! Messages: the inbox of unacknowledged ones, and the history of all.
 
 use super::channel::{Channel, one};
 use super::properties::Properties;
@@ -10,8 +10,8 @@ use skytale_proto::{AgentId, ChannelId, FrameId, Offset, Record};
 
 const COLUMNS: &str = "id, frame_id, author, received_no, sent_ms, time_ms, payload, properties";
 
-/// What an application has dealt with: all up to an offset; where the message there is named, and is not there any more, that
-/// message alone.
+/// An acknowledgement: all messages up to an offset. If it names the message there, and that message has moved, only
+/// that one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ack {
     pub(super) offset: Offset,
@@ -19,19 +19,19 @@ pub(super) struct Ack {
 }
 
 impl Engine {
-    /// Messages of others after `after` (or after what was acknowledged, whichever is later), oldest first.
+    /// Returns messages of others after `after` (or after the acknowledged offset, whichever is later), oldest first.
     pub fn inbox(&self, channel: ChannelId, after: Offset, limit: u32) -> Result<Vec<Message>, EngineError> {
         let (position, no) = one(self.vault.sql(), channel)?;
         self.messages(no, after.max(position.acked), limit, "received_no > 0 AND")
     }
 
-    /// Messages of others after `after`, acknowledged or not, oldest first.
+    /// Returns messages of others after `after`, acknowledged or not, oldest first.
     pub fn received(&self, channel: ChannelId, after: Offset, limit: u32) -> Result<Vec<Message>, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         self.messages(no, after, limit, "received_no IS NOT NULL AND")
     }
 
-    /// Messages of the channel, own ones too, after `after`, oldest first.
+    /// Returns messages of the channel, including this agent's own, after `after`, oldest first.
     pub fn history(&self, channel: ChannelId, after: Offset, limit: u32) -> Result<Vec<Message>, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         self.messages(no, after, limit, "")
@@ -48,7 +48,7 @@ impl Engine {
             .collect::<Result<Result<_, _>, _>>()?
     }
 
-    /// The application has dealt with all messages up to and with `offset`. Never goes back, nor past the cursor.
+    /// Acknowledges all messages up to and including `offset`. The position never moves back, nor past the cursor.
     pub fn ack(&mut self, channel: ChannelId, offset: Offset) -> Result<(), EngineError> {
         let position = &self.loaded(channel)?.position;
         if offset.min(position.cursor) <= position.acked {
@@ -57,8 +57,8 @@ impl Engine {
         self.acknowledge(channel, Ack { offset, frame_id: None })
     }
 
-    /// The application has dealt with a message and all before it, as [`Engine::ack`]; where the log went back since it was
-    /// given, with that one alone.
+    /// Acknowledges a message and all earlier ones, like [`Engine::ack`]. If the log went back since the message was
+    /// received, only that one.
     pub fn ack_message(&mut self, channel: ChannelId, offset: Offset, frame_id: FrameId) -> Result<(), EngineError> {
         self.acknowledge(
             channel,
@@ -71,7 +71,7 @@ impl Engine {
 
     fn acknowledge(&mut self, channel: ChannelId, ack: Ack) -> Result<(), EngineError> {
         match self.ack_once(channel, ack) {
-            // Only what is acknowledged can be purged.
+            // Only acknowledged messages can be purged.
             Err(EngineError::Vault(error)) if error.is_full() => {
                 self.vault.make_room();
                 self.ack_once(channel, ack)
@@ -85,12 +85,12 @@ impl Engine {
         Ok(())
     }
 
-    /// The last offset acknowledged.
+    /// Returns the last acknowledged offset.
     pub fn acked(&self, channel: ChannelId) -> Result<Offset, EngineError> {
         Ok(one(self.vault.sql(), channel)?.0.acked)
     }
 
-    /// Messages of others that were not acknowledged.
+    /// Returns the number of unacknowledged messages of others.
     pub fn unacked(&self, channel: ChannelId) -> Result<u64, EngineError> {
         let (position, _) = one(self.vault.sql(), channel)?;
         Ok(position.received.saturating_sub(position.received_acked))
@@ -98,7 +98,7 @@ impl Engine {
 }
 
 impl Tx<'_> {
-    /// Keeps a message of the log, at its place in the history.
+    /// Stores a message of the log, at its place in the history.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn keep_message(
         &self,
@@ -119,7 +119,7 @@ impl Tx<'_> {
             channel.position.received += 1;
             Some(integer(channel.position.received)?)
         };
-        // The author's clock is not to be believed, nor to be refused for.
+        // The author's clock is not trusted, but is no reason to refuse a message.
         let sent_ms = integer(sent_ms).unwrap_or(i64::MAX);
         self.sql
             .prepare_cached(
@@ -139,8 +139,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The application has dealt with a message and all before it; where the log went back since it was given, with that one
-    /// alone.
+    /// Acknowledges a message and all earlier ones; if the log went back since it was received, only that one.
     pub(super) fn ack(&self, channel: &mut Channel, ack: Ack) -> Result<(), EngineError> {
         if let Some(frame_id) = ack.frame_id
             && !self.is_at(channel.no, ack.offset, frame_id)?

@@ -1,4 +1,4 @@
-//! Channels that this agent was added to, until the application says that it knows.
+//! Channels that this agent was added to, until the application accepts them.
 //!
 //! ```text
 //!   Joined --> invitation --accept_invitation, or a label--> the application's
@@ -20,14 +20,14 @@ pub struct Invited {
     pub channel: ChannelId,
     /// The offset of the bundle that added it.
     pub offset: Offset,
-    /// Who added it; `None` where an older version did not keep it.
+    /// The agent that made the addition; `None` if an older version did not store it.
     pub by: Option<AgentId>,
-    /// When it joined, unix milliseconds by this machine's clock.
+    /// Time at which this agent joined, unix milliseconds by this machine's clock.
     pub since_ms: u64,
 }
 
 impl Engine {
-    /// Channels that this agent was added to and that the application has not accepted, oldest first.
+    /// Lists the channels that this agent was added to and that the application has not accepted, oldest first.
     pub fn invitations(&self) -> Result<Vec<Invited>, EngineError> {
         self.vault
             .sql()
@@ -55,8 +55,8 @@ impl Engine {
             .collect()
     }
 
-    /// The application knows of a channel that this agent was added to. Whether that is news. Giving the channel a label
-    /// ([`Engine::relabel`]) says the same.
+    /// Accepts an invitation. Returns whether it was pending. Giving the channel a label ([`Engine::relabel`]) has the
+    /// same effect.
     pub fn accept_invitation(&mut self, channel: ChannelId) -> Result<bool, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         let (accepted, _) = self.transact(Durability::Now, |tx| tx.end_invitation(no))?;
@@ -65,7 +65,7 @@ impl Engine {
 }
 
 impl Tx<'_> {
-    /// This agent was added to a channel.
+    /// Records that this agent was added to a channel.
     pub(super) fn invite(&self, channel: &Channel, at: Offset, by: &AgentId) -> Result<(), EngineError> {
         if channel.is_declined {
             return Ok(());
@@ -81,7 +81,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// There is nothing more to accept. Whether there was.
+    /// Ends an invitation. Returns whether it was pending.
     pub(super) fn end_invitation(&self, channel_no: i64) -> Result<bool, EngineError> {
         let ended = self
             .sql

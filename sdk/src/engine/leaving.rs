@@ -1,7 +1,7 @@
-//! Leaving a group in which nobody stays.
+//! Leaving a group without remaining members.
 //!
-//! A member cannot remove itself: neither in MLS (RFC 9420 section 12.2) nor in a header. Others commit what it has asked
-//! for. Where nobody stays there is nobody to do it and nobody to keep secrets from, so each is gone by itself:
+//! A member cannot remove itself: neither in MLS (RFC 9420 section 12.2) nor in a header. Others commit its request. If
+//! nobody stays, nobody can commit it and there is nobody to keep secrets from, so each member leaves by itself:
 //! - the only member, at once;
 //! - all members, at the entry in which the last of them asked, if all have asked in one epoch. Each finds that entry in
 //!   the log, however much later.
@@ -16,9 +16,8 @@ use crate::mls;
 use crate::vault::Durability;
 
 impl Engine {
-    /// Ends this agent's membership if it has asked to leave, is the only member, and has nobody to add before. What else it
-    /// has queued fails with it ([`Code::ChannelLeft`](super::Code::ChannelLeft)) if it is a message; there is no use for
-    /// the rest.
+    /// Ends this agent's membership if it has asked to leave, is the only member, and has nobody to add before. Its
+    /// queued messages fail ([`Code::ChannelLeft`](super::Code::ChannelLeft)); other queued items are dropped.
     pub fn leave_alone(&mut self, channel: ChannelId) -> Result<Vec<Event>, EngineError> {
         let (_, events) = self.transact_on(channel, Durability::Now, |tx, channel| tx.leave_alone(channel))?;
         Ok(events)
@@ -26,7 +25,7 @@ impl Engine {
 }
 
 impl Tx<'_> {
-    /// Whether this agent was the only member, has asked to leave, and is gone.
+    /// Ends this agent's membership if it was the only member and has asked to leave. Returns whether it did.
     pub(super) fn leave_alone(&mut self, channel: &mut Channel) -> Result<bool, EngineError> {
         let is_alone = |channel: &Channel| channel.group.as_ref().is_some_and(|group| group.members().count() == 1);
         if channel.waiting.changes == 0
@@ -45,7 +44,7 @@ impl Tx<'_> {
         Ok(true)
     }
 
-    /// Somebody has asked to leave, by the entry at an offset. Where all members have, the group has ended.
+    /// Handles a request to leave, at an offset. If all members have asked, the group has ended.
     pub(super) fn end_if_all_leave(&mut self, channel: &mut Channel, offset: Offset) -> Result<(), EngineError> {
         let Some(group) = channel.group.as_ref() else {
             return Ok(());
@@ -56,7 +55,7 @@ impl Tx<'_> {
                 .pending_proposals()
                 .any(|proposal| mls::leaver(proposal) == Some(own));
         let others = mls::members(group).len().saturating_sub(1);
-        // A proposal of this agent's that still waits in the outbox is not in the log.
+        // A proposal of this agent that is still in the outbox is not in the log.
         if !has_asked || mls::leavers(group).len() < others || self.waits(channel, Intent::Leave)? {
             return Ok(());
         }

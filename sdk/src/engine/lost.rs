@@ -1,4 +1,4 @@
-//! Entries that this agent will never read, as ranges of offsets; and what it does where a log has given entries up.
+//! Entries that this agent will never read, as ranges of offsets; and the handling of trimmed logs.
 
 use super::agent_log::set_agent_cursor;
 use super::channel::{Channel, one};
@@ -12,16 +12,16 @@ use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use skytale_proto::{ChannelId, Code, Offset};
 
-/// Why entries were not read. Persisted as a number: keep stable.
+/// Reason why entries were not read. Persisted as a number: keep stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(i64)]
 #[non_exhaustive]
 pub enum LostReason {
-    /// The log had given them up before this agent came to read them.
+    /// The log had trimmed them before this agent read them.
     Trimmed = 1,
     /// This agent was out of sync with the group.
     OutOfSync = 2,
-    /// Another copy of this vault sent them: nobody can decrypt what it sent itself.
+    /// Another copy of this vault sent them: no agent can decrypt its own messages.
     OtherCopy = 3,
 }
 
@@ -33,7 +33,7 @@ impl LostReason {
             .ok_or_else(|| VaultError::damaged("reason of a loss"))
     }
 
-    /// A few words for a person.
+    /// Returns a short description for people.
     pub const fn describe(self) -> &'static str {
         match self {
             Self::Trimmed => "the log no longer kept them",
@@ -51,18 +51,18 @@ pub struct Lost {
     pub first: Offset,
     /// The last one.
     pub last: Offset,
-    /// Why.
+    /// The reason.
     pub reason: LostReason,
 }
 
 impl Lost {
-    /// Entries from the first to the last, both included.
+    /// Creates a range of lost entries, both ends included.
     pub const fn new(first: Offset, last: Offset, reason: LostReason) -> Self {
         Self { first, last, reason }
     }
 }
 
-/// What a relay node says of a log whose entries after a cursor it has given up.
+/// A relay node's status of a log that it has trimmed beyond a cursor.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogStatus {
     /// The last entry.
@@ -71,16 +71,16 @@ pub struct LogStatus {
     pub first: Offset,
     /// The last entry given up that was not itself a Trim.
     pub given_up: Offset,
-    /// Of a channel: its handshake head.
+    /// For a channel: its handshake head.
     pub handshake_head: Offset,
-    /// Of the agent's own log: Welcomes among the entries given up, with the offsets of their bundles.
+    /// For the agent's own log: Welcomes among the entries given up, with the offsets of their bundles.
     pub welcomes: Vec<(ChannelId, Offset)>,
-    /// What the operator of the relay node said of the log, if it may have gone back.
+    /// Statement of the relay node's operator about the log, if it may have gone back.
     pub rollback: Option<RollbackWord>,
 }
 
 impl Engine {
-    /// Entries of a channel (`None`: of the agent's own log) that were lost, by offset.
+    /// Lists the lost entries of a channel (`None`: of the agent's own log), by offset.
     pub fn lost(&self, channel: Option<ChannelId>) -> Result<Vec<Lost>, EngineError> {
         let no = match channel {
             Some(channel) => one(self.vault.sql(), channel)?.1,
@@ -101,15 +101,15 @@ impl Engine {
             .collect()
     }
 
-    /// The relay no longer keeps the entries after a channel's cursor: the channel goes on behind them. Where more than
-    /// Trims is gone, that is recorded and told; where a commit is gone, the agent asks to rejoin.
+    /// Moves a channel past entries after its cursor that the relay no longer has. A loss of more than Trims is
+    /// recorded and reported; if a commit is lost, the agent asks to rejoin.
     pub fn trimmed(&mut self, channel: ChannelId, status: &LogStatus) -> Result<Vec<Event>, EngineError> {
         let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| tx.trimmed(channel, status))?;
         Ok(events)
     }
 
-    /// The relay shows this agent nothing between its cursor and `next`, since it was not on the roster there as far as the
-    /// roster is still known.
+    /// Moves a channel to `next`: the relay shows this agent nothing before it, since, as far as the roster is still
+    /// known, the agent was not on it there.
     pub fn absent_until(&mut self, channel: ChannelId, next: Offset) -> Result<Vec<Event>, EngineError> {
         let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
             let cursor = channel.position.cursor;
@@ -124,8 +124,8 @@ impl Engine {
         Ok(events)
     }
 
-    /// The relay no longer keeps the entries after the cursor of the agent's own log. Welcomes among them are taken from
-    /// the status; KeyPackages among them are counted and replaced as always.
+    /// Moves the agent's own log past entries after its cursor that the relay no longer has. Welcomes among them are
+    /// taken from the status; KeyPackages among them are counted and replaced as usual.
     pub fn agent_log_trimmed(&mut self, status: &LogStatus) -> Result<Vec<Event>, EngineError> {
         let cursor = self.agent_cursor;
         let behind = status.first.previous();
@@ -134,7 +134,7 @@ impl Engine {
         }
         let ((), events) = self.transact(Durability::Now, |tx| {
             for (channel, bundle) in &status.welcomes {
-                // No entry stands for them any more: numbers below zero keep them apart, oldest first.
+                // They have no entry any more: numbers below zero keep them apart, oldest first.
                 let last = "SELECT coalesce(max(no), ?1) FROM pending_join WHERE no < 0";
                 let base = -i64::from(u32::MAX);
                 let last: i64 = tx.sql.prepare_cached(last)?.query_row([base], |row| row.get(0))?;
@@ -212,8 +212,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// What was offered and has no outcome may be among the entries that are gone: it is not offered again, since members
-    /// may have read it.
+    /// Stops offering frames that were offered and have no outcome: they may be among the lost entries, and members may
+    /// have read them.
     fn doubt(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
         let offered = channel.offered.doubtful_no;
         let doubtful = |row: &OutboxRow| row.encrypted_no > 0 && row.encrypted_no <= offered && row.intent.is_told();
@@ -226,7 +226,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Records entries that this agent will never read, and tells it. Neighbours with one reason are one range.
+    /// Records and reports entries that this agent will never read. Adjacent entries with the same reason form one
+    /// range.
     pub(super) fn lose(
         &mut self,
         channel: &Channel,
@@ -265,7 +266,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A parent that is not the head: where entries are gone, a commit was among them.
+    /// Handles a parent that is not the head. Returns whether a commit is among lost entries: then the head moves to
+    /// it.
     pub(super) fn head_was_lost(&mut self, channel: &mut Channel, parent: Offset) -> Result<bool, EngineError> {
         let position = &channel.position;
         if !position.recovery.unsure || parent <= position.head || parent > position.cursor {

@@ -16,16 +16,16 @@
 //!
 //! # Rules
 //! - Every call is one transaction: all of it is in the vault when it returns, or nothing is. An engine that is dropped
-//!   at any instruction and opened again goes on where it was. Calls that only replay a log reach the disk with the
-//!   next call that does more, or a moment later: after a power cut they are replayed again.
-//! - State moves by replay alone. An outcome tells the engine what to offer next; it is the entry, seen at its place in
-//!   the log, that delivers a message or makes a commit the group's next epoch.
-//! - What is offered for appending keeps its frame id across retries, re-encryption and restarts, so offering it
-//!   twice is harmless. After a lost connection call [`Engine::connection_lost`], read to the head, and offer again.
-//! - A change to the group is a barrier: nothing behind it is offered before the log has shown it. Messages before it may
-//!   be on their way together with it.
+//!   at any instruction and reopened continues where it was. Calls that only replay a log reach the disk with the next
+//!   call that does more, or a moment later: after a power cut they are replayed again.
+//! - State changes only by replay. An outcome tells the engine what to offer next. A message is delivered, or a commit
+//!   starts the group's next epoch, when its entry is seen in the log.
+//! - A frame keeps its id across retries, re-encryption and restarts, so offering it twice is harmless. After a lost
+//!   connection call [`Engine::connection_lost`], read to the head, and offer again.
+//! - A change to the group is a barrier: nothing behind it is offered before the log has shown it. Messages before it
+//!   may be in flight together with it.
 //!
-//! # How a driver uses it, per channel
+//! # Use by a driver, per channel
 //! ```text
 //! loop:
 //!   entries arrive  -> process_entries(channel, &records)
@@ -33,7 +33,7 @@
 //!   after a retryable refusal other than a stale one: take the answers that are still due, wait, then next_frames again
 //!   where next_frames gives a turn: wait the longer the more are before, and if it gives one still, take_turn
 //! ```
-//! Whenever `process_entries`, `outcome` or a sending call returned, `next_frames` may have more to give.
+//! Whenever `process_entries`, `outcome` or a sending call has returned, `next_frames` may have more frames.
 
 mod agent_log;
 mod apart;
@@ -119,13 +119,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// The longest payload of a message, in bytes: a frame, less what encryption, header and envelope take.
+/// The longest payload of a message, in bytes: a frame less encryption, header and envelope.
 pub const PAYLOAD_BYTES_MAX: usize = skytale_proto::limits::FRAME_BYTES_MAX - 8 * 1024;
 
 /// The longest label of a channel, in bytes.
 pub const LABEL_BYTES_MAX: usize = 256;
 
-/// One agent's state: identity, groups, inbox, outbox. Lives on one thread at a time; every call blocks on the disk
+/// State of one agent: identity, groups, inbox, outbox. Lives on one thread at a time. Every call blocks on the disk
 /// and may take milliseconds, so an async caller gives it a thread of its own.
 pub struct Engine {
     vault: Vault,
@@ -135,12 +135,12 @@ pub struct Engine {
     config: EngineConfig,
     clocks: Clocks,
     agent_cursor: Offset,
-    /// Channels in memory. What is here agrees with the vault.
+    /// Channels in memory, consistent with the vault.
     loaded: HashMap<ChannelId, Channel>,
-    /// Channels that were replayed to their head in this session: what waits in them may be offered.
+    /// Channels that were replayed to their head in this session: their queued frames may be offered.
     reached: HashSet<ChannelId>,
     retained: Retained,
-    /// The vault was restored, and not every channel knows it yet.
+    /// Set if the vault was restored and some channels have not handled it yet.
     restored: Option<Restored>,
 }
 
@@ -153,15 +153,15 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// What a call that processes entries did.
+/// Result of a call that processes entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Processed {
-    /// What happened, in the order of the log.
+    /// Events, in the order of the log.
     pub events: Vec<Event>,
-    /// The cursor now.
+    /// The new cursor.
     pub cursor: Offset,
-    /// An entry is missing: what is before it was processed, what is after it was not.
+    /// Set if an entry is missing: entries before it were processed, entries after it were not.
     pub gap: Option<Gap>,
 }
 
@@ -169,37 +169,37 @@ pub struct Processed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the log has a gap: entry {expected} is missing, {found} came instead")]
 pub struct Gap {
-    /// The entry that should have come.
+    /// The expected offset.
     pub expected: Offset,
-    /// The one that came.
+    /// The offset found instead.
     pub found: Offset,
 }
 
-/// A bundle that holds a Welcome to this agent, to be fetched from the channel's log and given to [`Engine::join`].
+/// A bundle that holds a Welcome for this agent, to be fetched from the channel's log and passed to [`Engine::join`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PendingJoin {
     /// The channel.
     pub channel: ChannelId,
-    /// Where the bundle is.
+    /// The bundle's offset.
     pub offset: Offset,
 }
 
-/// Where an agent is in a channel.
+/// State of an agent's membership in a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ChannelState {
-    /// Made here; its Create is not in the log yet. What is sent waits in the outbox.
+    /// Created here; its Create is not in the log yet. Messages wait in the outbox.
     Creating,
     /// A member.
     Active,
-    /// Asked to leave; still a member until another agent commits it. Sends nothing.
+    /// Asked to leave; still a member until another agent commits the removal. Sends nothing.
     Leaving,
     /// No longer a member. The history stays.
     Left,
 }
 
 impl ChannelState {
-    /// A short name. Stable.
+    /// Returns a short, stable name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Creating => "creating",
@@ -210,17 +210,18 @@ impl ChannelState {
     }
 }
 
-/// What the vault knows of a channel.
+/// State of a channel in the vault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChannelInfo {
     /// Its id.
     pub id: ChannelId,
-    /// What this agent calls it; never leaves the vault. Empty in a channel that it was added to, until it gives one.
+    /// This agent's label for the channel; never leaves the vault. Empty in a channel that the agent was added to,
+    /// until it sets one.
     pub label: String,
-    /// Where this agent is in it.
+    /// State of this agent's membership.
     pub state: ChannelState,
-    /// Its standing with its group.
+    /// This agent's standing with the group.
     pub standing: Standing,
     /// The last entry processed.
     pub cursor: Offset,
@@ -230,11 +231,11 @@ pub struct ChannelInfo {
     pub epoch: u64,
     /// Messages in the inbox that the application has not acknowledged.
     pub unacked: u64,
-    /// Intents that wait in the outbox.
+    /// Number of items in the outbox.
     pub outbox: u64,
-    /// What was sent and will not be delivered, and was not dismissed.
+    /// Number of failed sends that were not dismissed.
     pub failed: u64,
-    /// How often this agent has settled on a log that had gone back. Offsets of before may mean other entries since.
+    /// Number of rollbacks of the log that this agent has settled. Each may change which entries earlier offsets name.
     pub settlements: u64,
 }
 
@@ -242,27 +243,27 @@ pub struct ChannelInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Message {
-    /// Where it is in the channel.
+    /// Its offset in the channel.
     pub offset: Offset,
-    /// Its frame's id, made by its author.
+    /// Its frame id, chosen by its author.
     pub frame_id: FrameId,
-    /// Who sent it, proven by its signature.
+    /// The sender, proven by its signature.
     pub author: AgentId,
-    /// When the author sent it, unix milliseconds by the author's clock.
+    /// Time at which the author sent it, unix milliseconds by the author's clock.
     pub sent_ms: u64,
-    /// When the log accepted it, unix milliseconds by the relay node's clock.
+    /// Time at which the log accepted it, unix milliseconds by the relay node's clock.
     pub time_ms: u64,
-    /// What was sent.
+    /// The payload.
     #[serde(with = "crate::share::octets")]
     pub payload: Bytes,
-    /// What it says besides.
+    /// Properties besides the payload.
     pub properties: Properties,
-    /// This agent sent it.
+    /// Whether this agent sent it.
     pub own: bool,
 }
 
 impl ChannelInfo {
-    /// Of a channel in which nothing has happened, for tests of what an application does with it.
+    /// Creates the state of a channel in which nothing has happened, for tests of applications.
     pub fn new(id: ChannelId, label: impl Into<String>, state: ChannelState) -> Self {
         Self {
             id,
@@ -281,7 +282,7 @@ impl ChannelInfo {
 }
 
 impl Message {
-    /// A message of another agent that says nothing besides its payload, for tests of what an application does with it.
+    /// Creates a message of another agent with only a payload, for tests of applications.
     pub fn new(offset: Offset, frame_id: FrameId, author: AgentId, payload: impl Into<Bytes>) -> Self {
         Self {
             offset,
@@ -297,7 +298,7 @@ impl Message {
 }
 
 impl Divergence {
-    /// As a member's entry says it.
+    /// Creates a divergence as a member's entry reports it.
     pub const fn new(offset: Offset, author: AgentId, ours: Option<Digest>, theirs: Option<Digest>) -> Self {
         Self {
             offset,
@@ -311,9 +312,9 @@ impl Divergence {
 /// A KeyPackage taken from another agent's stock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimedPackage {
-    /// Whose stock it was taken from.
+    /// The agent whose stock it was taken from.
     pub agent: AgentId,
-    /// The encoded KeyPackage frame, as the relay gave it.
+    /// The encoded KeyPackage frame, as received from the relay.
     #[serde(with = "crate::share::octets")]
     pub frame: Bytes,
 }
@@ -325,54 +326,54 @@ pub struct OutboxFrame {
     pub frame: Frame,
 }
 
-/// What a relay node said of a frame.
+/// A relay node's answer to a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is an entry now.
+    /// The frame is an entry now.
     Appended {
-        /// Where it is.
+        /// Its offset.
         offset: Offset,
     },
-    /// It was an entry before.
+    /// The frame already was an entry.
     Duplicate {
-        /// Where it is.
+        /// Its offset.
         offset: Offset,
     },
-    /// A message of a passed epoch. It is encrypted again once the head is reached.
+    /// A message of a past epoch. It is encrypted again once the head is reached.
     StaleEpoch {
         /// The handshake head.
         head: Offset,
     },
-    /// A commit or proposal on a head that has moved. It is built again once the head is reached.
+    /// A commit or proposal on a head that has moved. It is rebuilt once the head is reached.
     StaleHandshake {
         /// The handshake head.
         head: Offset,
     },
-    /// A commit whose header contradicts the log's roster. It is built again where the engine can tell why.
+    /// A commit whose header contradicts the log's roster. It is rebuilt if the engine can find the cause.
     RosterChange {
-        /// The agent that it is wrong about.
+        /// The agent for which the header is wrong.
         agent: AgentId,
     },
     /// Refused for another reason.
     Refused {
         /// The code.
         code: Code,
-        /// As the refusal said: offer it again later; else it has failed.
+        /// Whether to offer it again later, according to the refusal; if not, it has failed.
         retryable: bool,
     },
 }
 
-/// Proof, to this agent, that the relay showed it and another one different logs.
+/// Proof, for this agent, that the relay showed it and another agent different logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Divergence {
     /// The offset at which the digests differ.
     pub offset: Offset,
-    /// Whose entry said so. That agent is not to blame: see [`Event::Divergence`].
+    /// The author of the entry with the other digest. That agent is not to blame: see [`Event::Divergence`].
     pub author: AgentId,
-    /// The digest of what this agent was shown; `None` where it was shown nothing at that offset yet.
+    /// This agent's digest; `None` if it has received nothing at that offset yet.
     pub ours: Option<Digest>,
-    /// The digest that the author had; `None` where its entry rests on a change to the group that this agent was not shown.
+    /// The author's digest; `None` if its entry builds on a change to the group that this agent was not shown.
     pub theirs: Option<Digest>,
 }
 
@@ -380,26 +381,26 @@ pub struct Divergence {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct UnreadableEntry {
-    /// Where it is.
+    /// Its offset.
     pub offset: Offset,
-    /// Its frame id, where there was a frame.
+    /// Its frame id, if it contained a frame.
     pub frame_id: Option<FrameId>,
-    /// Why.
+    /// The cause.
     #[serde(default)]
     pub cause: UnreadableCause,
-    /// Why, in words.
+    /// The reason, in words.
     pub reason: String,
 }
 
-/// What [`Engine::next_frames`] gives.
+/// Result of [`Engine::next_frames`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[must_use]
 pub struct NextFrames {
     /// Frames to append, in this order.
     pub frames: Vec<OutboxFrame>,
-    /// What building them brought to light: changes that are unneeded by now, or that cannot be made.
+    /// Events found while building the frames: changes that are no longer needed, or that cannot be made.
     pub events: Vec<Event>,
-    /// Others have asked to leave, and so many members are before this one in whose turn it is to commit that. If it is not
-    /// done after a time that grows with the number, call [`Engine::take_turn`].
+    /// Number of members that come before this one to commit the removal of members that asked to leave. If nobody
+    /// commits it within a time that grows with the number, call [`Engine::take_turn`].
     pub turn: Option<u32>,
 }

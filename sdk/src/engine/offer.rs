@@ -1,4 +1,4 @@
-//! What may be appended now: intents become frames, in order, for the head that this agent has reached.
+//! Offering frames to append: intents become frames, in order, for the head that this agent has reached.
 
 use super::channel::Channel;
 use super::outbox::{Intent, OutboxRow, Packages, Place};
@@ -20,18 +20,18 @@ use skytale_proto::{
 };
 use std::collections::BTreeSet;
 
-/// What became of an intent whose turn had come.
+/// Result of building an intent.
 enum Built {
     Frame(Box<Frame>),
-    /// It has been taken out of the outbox.
+    /// It was removed from the outbox.
     Gone,
-    /// It must wait for something that is before it.
+    /// It must wait for an earlier item.
     NotYet,
 }
 
 impl Channel {
-    /// Whether a message can be encrypted now. Pending proposals hold messages back: OpenMLS refuses to encrypt with a key
-    /// that someone who asked to leave would share.
+    /// Whether a message can be encrypted now. Pending proposals hold back messages: OpenMLS refuses to encrypt with a
+    /// key that a leaving member would share.
     pub(super) fn can_encrypt(&self) -> bool {
         self.position.head > Offset::ZERO
             && self.position.recovery.standing == Standing::Current
@@ -44,9 +44,9 @@ impl Channel {
 }
 
 impl Engine {
-    /// Frames that may be appended now and were not given since [`Engine::connection_lost`], in order, at most `max_bytes`
-    /// (but at least one). Append them in this order. A change to the group holds back what is behind it until it has been
-    /// processed.
+    /// Returns the frames that may be appended now and were not returned since [`Engine::connection_lost`], in order,
+    /// at most `max_bytes` (but at least one). Append them in this order. A change to the group holds back later frames
+    /// until it has been processed.
     pub fn next_frames(&mut self, channel: ChannelId, max_bytes: usize) -> Result<NextFrames, EngineError> {
         let known = self.loaded(channel)?;
         let has_log = known.position.state != ChannelState::Creating;
@@ -60,7 +60,7 @@ impl Engine {
         Ok(NextFrames { frames, events, turn })
     }
 
-    /// Queues the commit for those who asked to leave, in another's stead, where it is still to be made.
+    /// Queues the commit for members that asked to leave, in place of another member, if it is still needed.
     pub fn take_turn(&mut self, channel: ChannelId) -> Result<(), EngineError> {
         self.transact_on(channel, Durability::Now, |tx, channel| match tx.turn(channel)? {
             Some(_) => tx.let_go(channel),
@@ -69,14 +69,14 @@ impl Engine {
         Ok(())
     }
 
-    /// What the relay said of a frame of [`Engine::next_frames`].
+    /// Handles the relay's answer to a frame of [`Engine::next_frames`].
     pub fn outcome(
         &mut self,
         channel: ChannelId,
         frame_id: FrameId,
         outcome: Outcome,
     ) -> Result<Vec<Event>, EngineError> {
-        // What is only to be offered again can be had again, too.
+        // An outcome that only means another offer can be fetched again, too.
         let durability = match outcome {
             Outcome::StaleEpoch { .. } | Outcome::StaleHandshake { .. } | Outcome::Refused { retryable: true, .. } => {
                 Durability::Later
@@ -92,8 +92,8 @@ impl Engine {
         Ok(events)
     }
 
-    /// Frames of all channels that were given and have no outcome are offered again. So is a Create that has one, as long as
-    /// it was not seen in the log: its outcome in the next session says there that the log exists.
+    /// Makes all channels offer frames without an outcome again. A Create with an outcome is offered again, too, until
+    /// it is seen in the log: its outcome in the next session shows that the log exists there.
     ///
     /// Nothing is offered in the next session before [`Engine::reached_head`].
     pub fn connection_lost(&mut self) {
@@ -110,7 +110,8 @@ impl Engine {
 }
 
 impl Tx<'_> {
-    /// What may be appended; and how many are before this agent to commit for those who leave, where one has to.
+    /// Returns the frames to append, and the number of members before this agent in the turn to commit for leaving
+    /// members, if there are any.
     fn offer(
         &mut self,
         channel: &mut Channel,
@@ -119,7 +120,7 @@ impl Tx<'_> {
         if channel.position.state == ChannelState::Left || channel.offered.wait_for > channel.position.head {
             return Ok((Vec::new(), None));
         }
-        // Off the roster: what waits goes out when this agent is on it again.
+        // Off the roster: queued frames go out when this agent is on it again.
         if channel.position.drift.locked > Offset::ZERO || channel.offered.denied == Some(channel.position.cursor) {
             return Ok((Vec::new(), None));
         }
@@ -140,7 +141,7 @@ impl Tx<'_> {
         let (mut frames, mut bytes) = (Vec::new(), 0);
         for mut row in rows {
             let is_message = row.intent.is_message();
-            // Whoever cannot follow the group sends only what leads back.
+            // An agent that cannot follow the group sends only frames of its recovery.
             if channel.offered.in_flight >= self.config.encrypted_ahead_max || (apart && !row.intent.is_way_back()) {
                 break;
             }
@@ -169,14 +170,15 @@ impl Tx<'_> {
         Ok((frames, turn))
     }
 
-    /// Where others have asked to leave, their removal is committed before anything else: until then nothing can be
-    /// encrypted. So is a correction of the roster. Every member may do it, and the first one wins. So that not all of them try, each leaves it to those whose
-    /// turn it is before: how many these are, where it is still to be done.
+    /// Returns the number of members before this one in the turn to commit, if members have asked to leave or the
+    /// roster needs a correction. That commit comes before anything else, since nothing can be encrypted until then.
+    /// Every member may make it, and the first one wins. To avoid that all try, each waits for the members before it.
+    /// `None` if no such commit is needed, or this agent's next one includes it.
     fn turn(&self, channel: &Channel) -> Result<Option<u32>, EngineError> {
         let Some(group) = channel.group.as_ref() else {
             return Ok(None);
         };
-        // A commit that is staged may be in the log already: it has to be seen there, or to be overtaken, before another.
+        // A staged commit may already be in the log: it must be seen there, or be overtaken, before another one.
         if channel.position.recovery.standing != Standing::Current
             || group.pending_commit().is_some()
             || channel.offered.housekeeping_refused == Some(channel.position.head)
@@ -184,17 +186,17 @@ impl Tx<'_> {
         {
             return Ok(None);
         }
-        // Any commit of this agent's does it by the way.
+        // Any commit of this agent includes it.
         let first = self.rows_from(channel, None, 1)?.pop();
-        // Nobody waits for those who cannot do it, or will not.
+        // Nobody waits for members that cannot or will not do it.
         let mut behind = channel.rejoins.clone();
         behind.extend(channel.position.drift.liars.keys());
         let is_next = first.is_some_and(|row| row.intent.is_commit() && !self.waits_for_policy(channel, &row));
         Ok((!is_next).then(|| mls::turn(group, &behind)))
     }
 
-    /// Whether a change has to wait until the policy is put back, which is a commit of its own: the relay node takes it as it
-    /// was, and nothing else.
+    /// Whether a change must wait until the policy is restored, which is a separate commit: the relay node accepts only
+    /// the previous policy.
     fn waits_for_policy(&self, channel: &Channel, row: &OutboxRow) -> bool {
         row.intent != Intent::Housekeeping
             && self.config.correct_rosters
@@ -202,7 +204,7 @@ impl Tx<'_> {
             && channel.puts_policy_back(&self.identity.agent_id())
     }
 
-    /// Whether others wait for a commit that lets them go, or takes them in again, or that corrects the roster.
+    /// Whether others wait for a commit that removes or re-adds them, or that corrects the roster.
     fn is_anyone_waited_for(&self, channel: &Channel, group: &MlsGroup) -> Result<bool, EngineError> {
         if group.has_pending_proposals() && !mls::leavers(group).is_empty() {
             return Ok(true);
@@ -220,8 +222,8 @@ impl Tx<'_> {
     }
 
     fn build(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Built, EngineError> {
-        // A frame whose ratchet key is older than one that the log has accepted, or that goes out before it, is encrypted
-        // again where that can be: its readers keep only a few keys that were skipped.
+        // A frame whose ratchet key is older than an accepted or earlier one is encrypted again if possible: readers
+        // keep only a few skipped keys.
         let offered = &channel.offered;
         let before = channel
             .position
@@ -272,7 +274,7 @@ impl Tx<'_> {
         Ok(Built::Frame(Box::new(frame)))
     }
 
-    /// Encrypts a message for the current epoch. The caller has asked [`Channel::can_encrypt`].
+    /// Encrypts a message for the current epoch. The caller has checked [`Channel::can_encrypt`].
     pub(super) fn encrypt(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Frame, EngineError> {
         let seen = channel.seen();
         let mut envelope = Envelope {
@@ -308,7 +310,7 @@ impl Tx<'_> {
             return Ok(Built::NotYet);
         };
         if super::roles::is_last_admin(group, &self.identity.agent_id()) {
-            // The other ones have gone meanwhile.
+            // The other members are gone meanwhile.
             channel.position.state = ChannelState::Active;
             self.fail(channel, row, Code::LastAdmin)?;
             return Ok(Built::Gone);
@@ -328,7 +330,7 @@ impl Tx<'_> {
         Ok(Built::Frame(Box::new(frame)))
     }
 
-    /// An external commit of this member's own, sealed for the others: see [`mls::build_external`].
+    /// Builds an external commit of this member, sealed for the others: see [`mls::build_external`].
     fn build_renewal(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Built, EngineError> {
         let Some(group) = channel.group.as_mut() else {
             return Ok(Built::NotYet);
@@ -390,7 +392,7 @@ impl Tx<'_> {
         };
         let unneeded = match row.intent {
             Intent::Add => packages.is_empty(),
-            // Who is on the roster alone is taken off it.
+            // Agents that are only on the roster are removed from it.
             Intent::Remove => removed.is_empty() && correction.is_none(),
             Intent::Housekeeping => mls::leavers(group).is_empty() && rejoining.is_empty() && correction.is_none(),
             Intent::Policy => policy_unneeded,
@@ -419,7 +421,7 @@ impl Tx<'_> {
         let Some(group) = channel.group.as_mut() else {
             return Ok(Built::NotYet);
         };
-        // An admin that goes is none any more.
+        // A removed admin is no longer an admin.
         let before = mls::policy(group);
         let mut gone = mls::leavers(group);
         gone.extend(&removed);
@@ -474,7 +476,7 @@ impl Tx<'_> {
         }
     }
 
-    /// What the policy keeps for admins of a commit that this agent, who may have been one, has queued.
+    /// Returns the right that this agent, which may have been an admin, lacks for a queued commit.
     fn missing_right(
         &self,
         channel: &Channel,
@@ -497,7 +499,7 @@ impl Tx<'_> {
         missing.map(|(right, _)| right)
     }
 
-    /// What of an intent is still to be done: whom to add, whom to remove.
+    /// Returns the part of an intent that is still to be done: agents to add and to remove.
     fn wanted(&self, group: &MlsGroup, row: &OutboxRow) -> Result<(Vec<KeyPackage>, BTreeSet<AgentId>), EngineError> {
         let members = mls::members(group);
         let (mut packages, mut removed) = (Vec::new(), BTreeSet::new());
@@ -506,7 +508,7 @@ impl Tx<'_> {
                 let intent = Packages::decode(row.content.clone())
                     .map_err(|error| EngineError::mls("reading key packages", error))?;
                 for bytes in intent.packages {
-                    // Checked when it was queued; what does not pass now never will.
+                    // It was checked when it was queued; if it does not pass now, it never will.
                     match mls::added_package(self.provider, &bytes) {
                         Ok((agent, package)) if !members.contains(&agent) => packages.push(package),
                         Ok(_) | Err(_) => {}
@@ -556,7 +558,7 @@ impl Tx<'_> {
                 *accepted = row.encrypted_no.max(*accepted);
                 Ok(())
             }
-            // The log's entry there was not this frame, or this agent was not shown it, or the log went back.
+            // The log's entry there was not this frame, or the agent was not shown it, or the log went back.
             Outcome::Appended { offset } => self.appended_behind(channel, &row, offset, true),
             Outcome::Duplicate { offset } => self.appended_behind(channel, &row, offset, false),
             Outcome::StaleEpoch { head } | Outcome::StaleHandshake { head } => {
@@ -566,7 +568,7 @@ impl Tx<'_> {
                 };
                 self.refused_for_now(channel.no, row.seq, code)?;
                 if head < channel.position.head && !channel.position.recovery.unsure {
-                    // The log has no commit where this agent was shown one.
+                    // The log has no commit at the offset where this agent was shown one.
                     let kept = channel.position.head.previous();
                     return self.rolled_back(channel, kept);
                 }
@@ -586,7 +588,7 @@ impl Tx<'_> {
                 code: code @ Code::NotMember,
                 ..
             } if row.intent != Intent::Create && !row.intent.is_way_back() => {
-                // Removed, or taken off the roster by a lie: the log says which.
+                // Removed, or taken off the roster by a lying header: the log shows which.
                 self.refused_for_now(channel.no, row.seq, code)?;
                 channel.offered.denied = Some(channel.position.cursor);
                 channel.offered.again();
@@ -599,7 +601,7 @@ impl Tx<'_> {
                 .correction(&self.identity.agent_id())
                 .is_some_and(|correction| correction.policy) =>
             {
-                // The roster can be corrected all the same.
+                // The roster can still be corrected.
                 self.refused_for_now(channel.no, row.seq, code)?;
                 channel.offered.policy_refused = Some(channel.position.head);
                 if let Some(group) = channel.group.as_mut() {
@@ -611,8 +613,8 @@ impl Tx<'_> {
         }
     }
 
-    /// The roster is other than this agent thought: a commit that it has not seen, since it is gone, has changed it, or a
-    /// header that lied has. Each agent is considered once.
+    /// Handles a roster that differs from the one this agent assumed: a lost commit or a lying header has changed it.
+    /// Each agent is considered once.
     fn contradicted(&mut self, channel: &mut Channel, row: &OutboxRow, agent: AgentId) -> Result<(), EngineError> {
         let own = self.identity.agent_id();
         let known = channel.known_members();
@@ -620,7 +622,7 @@ impl Tx<'_> {
             // It is not on the roster: it was removed.
             Intent::Reboot if known.contains(&agent) => agent != own && channel.position.removed.insert(agent),
             Intent::Reboot => channel.returned.contains(&agent) && channel.offered.left_out.insert(agent),
-            // It is on the roster and not in the group, or the other way round.
+            // It is on the roster and not in the group, or vice versa.
             _ if row.intent.is_commit() && !channel.position.drift.is_known() => {
                 channel.position.drift.ghost = channel.position.cursor;
                 true
@@ -639,7 +641,7 @@ impl Tx<'_> {
         self.unbuild(channel)
     }
 
-    /// Gives up an intent that the relay refused for good.
+    /// Fails an intent that the relay refused permanently.
     pub(super) fn refused(&mut self, channel: &mut Channel, row: &OutboxRow, code: Code) -> Result<(), EngineError> {
         if row.intent == Intent::Rejoin || row.intent == Intent::Renew {
             return self.way_back_refused(channel, row, code);
@@ -653,7 +655,7 @@ impl Tx<'_> {
             self.fail(channel, row, code)?;
         }
         if row.intent == Intent::Create {
-            // There will never be such a channel: what waited for it fails with it.
+            // The channel will never exist: everything queued for it fails, too.
             if let Some(mut group) = channel.group.take() {
                 group.delete(self.provider.storage())?;
             }

@@ -1,4 +1,4 @@
-//! Messages with an id of the application's: one that is sent again under the same id is the same message.
+//! Messages with an id of the application (an idempotency key): sending the same id again refers to the same message.
 
 use super::channel::one;
 use super::outbox::Intent;
@@ -10,20 +10,20 @@ use rusqlite::{OptionalExtension, params};
 use skytale_proto::{ChannelId, FrameId, Offset};
 use std::time::Duration;
 
-/// The longest id of a message that an application gives, in bytes.
+/// The longest id that an application may give to a message, in bytes.
 pub const SEND_ID_BYTES_MAX: usize = 256;
-/// How long an id is remembered.
+/// Time for which an id is remembered.
 const REMEMBERED: Duration = Duration::from_secs(90 * 86_400);
 
 impl Engine {
-    /// As [`Engine::send`], under an id of the application's: where this agent has sent a message under it in the channel
-    /// before (within 90 days), nothing is sent, and that message's frame is given. It is an error where that message said
-    /// something else, as far as the vault still has it.
+    /// Like [`Engine::send`], under an id of the application. If this agent has sent a message under that id in the
+    /// channel within 90 days, nothing is sent, and that message's frame id is returned. Fails if that message, as far
+    /// as the vault still has it, had a different payload.
     pub fn send_once(&mut self, channel: ChannelId, send_id: &str, payload: &[u8]) -> Result<FrameId, EngineError> {
         self.send_message(channel, &Outgoing::new(Bytes::copy_from_slice(payload)).once(send_id))
     }
 
-    /// The frame of a message that was sent under an id before.
+    /// Returns the frame id of a message that was already sent under an id.
     pub(super) fn sent_before(
         &self,
         channel: ChannelId,
@@ -59,7 +59,7 @@ impl Engine {
         Ok(found.map(|bytes| id(&bytes)).transpose()?)
     }
 
-    /// What a message of this agent's said, as far as the vault has it.
+    /// Returns the payload of one of this agent's messages, if the vault has it.
     fn payload_of(&self, channel: ChannelId, frame_id: FrameId) -> Result<Option<Bytes>, EngineError> {
         let sql = self.vault.sql();
         let (_, no) = one(sql, channel)?;
@@ -88,7 +88,7 @@ impl Engine {
 }
 
 impl Tx<'_> {
-    /// Remembers under which id a message was sent, and forgets ids that are old: frames' ids begin with the time.
+    /// Remembers the id under which a message was sent, and forgets old ids: frame ids begin with the time.
     pub(super) fn remember(&self, channel_no: i64, send_id: &str, frame_id: FrameId) -> Result<(), EngineError> {
         let since_ms = now_ms().saturating_sub(u64::try_from(REMEMBERED.as_millis()).unwrap_or(u64::MAX));
         let oldest = &(since_ms << 16).to_be_bytes()[..6];
@@ -101,7 +101,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A message that failed is forgotten (`None`), or goes out again under another frame's id.
+    /// Handles that a failed message is dismissed (`None`), or sent again under another frame id.
     pub(super) fn sent_again(
         &self,
         channel_no: i64,

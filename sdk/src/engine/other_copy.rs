@@ -1,4 +1,4 @@
-//! Entries of this agent that this vault did not make: another copy of it did.
+//! Entries of this agent that another copy of its vault made.
 
 use super::channel::Channel;
 use super::lost::LostReason;
@@ -12,8 +12,8 @@ use openmls::prelude::ProcessedMessageContent;
 use skytale_proto::{Detail, Frame, Offset, Record};
 
 impl Tx<'_> {
-    /// An entry under this agent's name that this vault does not know, in a group that it follows. `row` is what it was
-    /// meant to be, where this vault had queued it before it was copied.
+    /// Handles an entry under this agent's name that this vault does not know, in a group that it follows. `row` is its
+    /// intent, if this vault had queued it before it was copied.
     pub(super) fn by_other_copy(
         &mut self,
         channel: &mut Channel,
@@ -32,7 +32,7 @@ impl Tx<'_> {
                         self.keep_message(channel, record, id, author, row.sent_ms, content, true)?;
                     }
                     Some(_) => {}
-                    // It had been read before the log went back, and was not kept.
+                    // It was read before the log went back, and was not stored.
                     None if self.is_read_again(channel, offset) => {}
                     None => self.lose(channel, offset, offset, LostReason::OtherCopy)?,
                 }
@@ -44,7 +44,7 @@ impl Tx<'_> {
             Detail::Commit { .. } => self.commit_of_other_copy(channel, offset, frame)?,
             _ => return Err(rejected("appended as this agent, but not by this vault")),
         }
-        // What this vault had queued before it was copied is in the log.
+        // An item that this vault had queued before it was copied is in the log.
         match row {
             Some(row) => Ok(self.delivered(channel, row, offset)?),
             None => Ok(()),
@@ -70,8 +70,8 @@ impl Tx<'_> {
         if author != header.author {
             return Err(rejected("appended as this agent, but not by this vault"));
         }
-        // A copy that lives took new keys, where this one followed the group, or was about to take new keys itself. One that
-        // is being restored passes what was done before.
+        // A live copy took new keys while this one followed the group, or was about to take new keys itself. A vault
+        // that is being restored passes earlier actions.
         let competes = match channel.position.recovery.standing {
             Standing::Current => true,
             _ => self
@@ -85,7 +85,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Whether an encrypted message is of this agent's own leaf. Nobody outside of the group can make it seem so.
+    /// Whether an encrypted message is of this agent's own leaf. Nobody outside the group can forge this.
     pub(super) fn is_own(&mut self, channel: &mut Channel, message: &[u8]) -> Result<bool, Halt> {
         let group = channel.group.as_mut().ok_or_else(|| rejected("there is no group"))?;
         let Ok(message) = mls::read_message(message) else {
@@ -99,7 +99,7 @@ impl Tx<'_> {
         }
     }
 
-    /// A request of this agent's own to rejoin, while it follows the group: of before it could again, or another copy's.
+    /// Handles this agent's own request to rejoin while it follows the group: an earlier one, or another copy's.
     pub(super) fn own_request(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), Halt> {
         match self.row_of(channel, frame.header().id)? {
             Some(row) if row.has_built(frame.encoded()) => Ok(self.delivered(channel, &row, record.offset)?),

@@ -1,4 +1,4 @@
-//! The outbox: intents, in the order in which they were given, until the log has them.
+//! The outbox: intents, in the order of the calls, until the log has them.
 
 use super::channel::Channel;
 use super::clock::{CLOCKS_DIFFER_MAX, millis};
@@ -15,10 +15,10 @@ use rusqlite::{OptionalExtension, Row, params};
 use skytale_proto::limits::ROSTER_CHANGE_MAX;
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, Right};
 
-/// Earlier frames of an intent that are known again. A relay decides how often a message is encrypted again.
+/// Number of earlier frames of an intent that are still recognized. A relay can cause any number of re-encryptions.
 const EARLIER_MAX: usize = 64;
 
-/// What an intent is. Persisted: keep stable (`Channel::load` counts all but 2 and 8 as changes).
+/// Kind of an intent. Persisted: keep stable (`Channel::load` counts all but 2 and 8 as changes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i64)]
 pub(super) enum Intent {
@@ -28,19 +28,19 @@ pub(super) enum Intent {
     Remove = 4,
     Update = 5,
     Leave = 6,
-    /// Commits those who asked to leave. Made by the engine, not by the application.
+    /// Commits the removal of members that asked to leave. Made by the engine, not by the application.
     Housekeeping = 7,
-    /// Tells the channel digest to those whom this agent has added. Made by the engine, not by the application.
+    /// Sends the channel digest to agents that this one has added. Made by the engine, not by the application.
     Announce = 8,
     /// Asks to be removed and added again. Made by the engine, not by the application.
     Rejoin = 9,
     /// Takes a new leaf by an external commit. Made by the engine, not by the application.
     Renew = 10,
-    /// Begins the group again.
+    /// Recreates the group.
     Reboot = 11,
     /// Changes the channel's policy.
     Policy = 12,
-    /// The place of an addition that waits for a KeyPackage: nothing behind it goes out before. Becomes an [`Intent::Add`].
+    /// The place of an addition that waits for a KeyPackage: later intents wait for it. Becomes an [`Intent::Add`].
     Await = 13,
 }
 
@@ -73,12 +73,12 @@ impl Intent {
         )
     }
 
-    /// It is encrypted, and changes nothing in the group.
+    /// Whether it is encrypted, and changes nothing in the group.
     pub(super) const fn is_message(self) -> bool {
         matches!(self, Self::Message | Self::Announce)
     }
 
-    /// The application asked for it, and learns what becomes of it.
+    /// Whether the application requested it, and gets its outcome.
     pub(super) const fn is_told(self) -> bool {
         !matches!(
             self,
@@ -86,7 +86,7 @@ impl Intent {
         )
     }
 
-    /// It leads back into the group: nothing else goes out before.
+    /// Whether it is part of a recovery: it goes out before everything else.
     pub(super) const fn is_way_back(self) -> bool {
         matches!(self, Self::Rejoin | Self::Renew | Self::Reboot)
     }
@@ -101,24 +101,24 @@ pub(super) struct OutboxRow {
     pub(super) sent_ms: u64,
     pub(super) attempts: u32,
     pub(super) encrypted_no: i64,
-    /// What it takes to build it: the payload, the packages, the agents.
+    /// The data to build it: the payload, the packages, the agents.
     pub(super) content: Bytes,
     /// The frame, built for the current head.
     pub(super) frame: Option<Bytes>,
-    /// Hashes of frames that were built for it before, the last [`EARLIER_MAX`] of them: one may be in the log.
+    /// Hashes of frames built for it earlier, the last [`EARLIER_MAX`] of them: one may be in the log.
     pub(super) earlier: Vec<u8>,
-    /// What a message says besides its payload.
+    /// Properties of a message.
     pub(super) properties: Properties,
 }
 
 impl OutboxRow {
-    /// Whether a frame is this intent's.
+    /// Whether a frame was built for this intent.
     pub(super) fn has_built(&self, frame: &Bytes) -> bool {
         let (earlier, _) = self.earlier.as_chunks();
         self.frame.as_ref() == Some(frame) || earlier.contains(&Digest::hash_frame(frame))
     }
 
-    /// Keeps the hash of a frame in whose place another was built, and lets go of the oldest.
+    /// Keeps the hash of a replaced frame, and drops the oldest one.
     pub(super) fn replaced(&mut self, frame: &Bytes) {
         let hash = Digest::hash_frame(frame);
         let over = (self.earlier.len() + hash.len()).saturating_sub(EARLIER_MAX * hash.len());
@@ -127,14 +127,14 @@ impl OutboxRow {
     }
 }
 
-/// Packages of an addition, as they are kept.
+/// Stored form of an addition's packages.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Packages {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub(super) packages: Vec<Bytes>,
 }
 
-/// Where in the queue an intent goes.
+/// Place of a new intent in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Front,
@@ -175,7 +175,7 @@ impl Tx<'_> {
                 .query_row([channel.no], |row| row.get::<_, i64>(0))
         };
         let seq = match place {
-            // Not before what was offered and is gone: the queue is taken up from there.
+            // Not before rows that were offered and are gone: the queue is resumed from there.
             Place::Back => {
                 let last = end("SELECT coalesce(max(seq), 0) FROM outbox WHERE channel = ?1")?;
                 channel.offered.next_seq.unwrap_or_default().max(last + 1)
@@ -214,7 +214,7 @@ impl Tx<'_> {
         Ok(row)
     }
 
-    /// Queues a message: a payload, and what it says besides.
+    /// Queues a message: a payload with its properties.
     pub(super) fn queue_message(
         &self,
         channel: &mut Channel,
@@ -232,7 +232,7 @@ impl Tx<'_> {
         Ok(row)
     }
 
-    /// Keeps a frame that was built for an intent.
+    /// Stores a frame built for an intent.
     pub(super) fn built(&self, channel: &mut Channel, row: &mut OutboxRow, frame: &Frame) -> Result<(), EngineError> {
         channel.position.encrypted_no += 1;
         row.encrypted_no = channel.position.encrypted_no;
@@ -256,7 +256,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Takes an intent out of the outbox.
+    /// Removes an intent from the outbox.
     pub(super) fn unqueue(&self, channel: &mut Channel, row: &OutboxRow) -> Result<(), EngineError> {
         self.sql
             .prepare_cached("DELETE FROM outbox WHERE channel = ?1 AND seq = ?2")?
@@ -270,10 +270,10 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Gives an intent up. It is kept where the application can see it.
+    /// Fails an intent. It is kept in the list of failed sends.
     pub(super) fn fail(&mut self, channel: &mut Channel, row: &OutboxRow, code: Code) -> Result<(), EngineError> {
         self.unqueue(channel, row)?;
-        // A channel that will never be is something to tell, too.
+        // A channel that will never exist is reported, too.
         if !row.intent.is_told() && row.intent != Intent::Create {
             return Ok(());
         }
@@ -299,11 +299,11 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Gives up all that is in the outbox.
+    /// Fails everything in the outbox.
     pub(super) fn fail_all(&mut self, channel: &mut Channel, code: Code) -> Result<(), EngineError> {
         while let Some(row) = self.rows_from(channel, None, 1)?.pop() {
             match row.intent {
-                // Gone is what it asked for.
+                // It has what it asked for.
                 Intent::Leave if code == Code::ChannelLeft => self.unneeded(channel, &row)?,
                 _ => self.fail(channel, &row, code)?,
             }
@@ -311,7 +311,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The intent that a frame id belongs to.
+    /// Returns the intent with a frame id.
     pub(super) fn row_of(&self, channel: &Channel, frame_id: FrameId) -> Result<Option<OutboxRow>, EngineError> {
         self.sql
             .prepare_cached(&format!(
@@ -322,7 +322,7 @@ impl Tx<'_> {
             .transpose()
     }
 
-    /// Intents from a place in the queue on, at most `bytes_max` of them together (but at least one).
+    /// Returns the intents from a place in the queue on, at most `bytes_max` bytes in total (but at least one intent).
     pub(super) fn rows_from(
         &self,
         channel: &Channel,
@@ -344,7 +344,7 @@ impl Tx<'_> {
         Ok(taken)
     }
 
-    /// The first intent of a kind.
+    /// Returns the first intent of a kind.
     pub(super) fn first_of(&self, channel: &Channel, intent: Intent) -> Result<Option<OutboxRow>, EngineError> {
         self.sql
             .prepare_cached(&format!(
@@ -355,7 +355,7 @@ impl Tx<'_> {
             .transpose()
     }
 
-    /// The first intent of a kind with this content.
+    /// Returns the first intent of a kind with this content.
     pub(super) fn row_with(
         &self,
         channel: &Channel,
@@ -371,7 +371,7 @@ impl Tx<'_> {
             .transpose()
     }
 
-    /// Whether an intent of a kind waits.
+    /// Whether an intent of a kind is queued.
     pub(super) fn waits(&self, channel: &Channel, intent: Intent) -> Result<bool, EngineError> {
         Ok(self
             .sql
@@ -380,7 +380,7 @@ impl Tx<'_> {
     }
 }
 
-/// Messages that say nothing besides their payloads.
+/// Converts payloads to messages without properties.
 fn plain<'a>(
     payloads: impl Iterator<Item = &'a [u8]> + Clone,
 ) -> impl Iterator<Item = (&'a [u8], &'a Properties)> + Clone {
@@ -392,7 +392,7 @@ fn plain<'a>(
 }
 
 impl Engine {
-    /// Queues a message. It is durable when this returns, and goes out in the order of the calls.
+    /// Queues a message. It is durable when this returns. Messages go out in the order of the calls.
     pub fn send(&mut self, channel: ChannelId, payload: &[u8]) -> Result<FrameId, EngineError> {
         let ids = self.queue_messages(channel, plain(std::iter::once(payload)), None, None)?;
         ids.first().copied().ok_or(EngineError::Change {
@@ -405,7 +405,8 @@ impl Engine {
         self.queue_messages(channel, plain(payloads.iter().map(Bytes::as_ref)), None, None)
     }
 
-    /// With `send_id` the application's id of the one message, and with `ack` what is acknowledged with it.
+    /// Queues messages. `send_id` is the application's id of a single message, and `ack` the message to acknowledge
+    /// with it.
     pub(super) fn queue_messages<'a>(
         &mut self,
         id: ChannelId,
@@ -450,7 +451,7 @@ impl Engine {
         Ok(ids)
     }
 
-    /// Refuses where a channel takes no messages, or not so many more.
+    /// Fails if a channel accepts no messages, or not this many more.
     pub(super) fn check_room(&mut self, id: ChannelId, count: u64, bytes: u64) -> Result<(), EngineError> {
         let (rows_max, bytes_max) = (self.config.outbox_messages_max, self.config.outbox_bytes_max);
         let waiting = self.sendable(id)?.waiting;
@@ -460,8 +461,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Queues the addition of agents, each with a KeyPackage claimed from it. Agents that are members when the commit is
-    /// built are left out; where none remain, [`Event::Unneeded`] tells it.
+    /// Queues the addition of agents, each with a KeyPackage claimed from it. Agents that are members when the commit
+    /// is built are skipped; if none remain, [`Event::Unneeded`] reports it.
     pub fn add(&mut self, channel: ChannelId, packages: Vec<ClaimedPackage>) -> Result<FrameId, EngineError> {
         self.sendable(channel)?;
         if packages.is_empty() || packages.len() > ROSTER_CHANGE_MAX {
@@ -484,8 +485,8 @@ impl Engine {
         self.queue_change(channel, Intent::Add, &intent.encode_to_vec())
     }
 
-    /// The KeyPackage in a frame that was claimed, where it is one to be used: its owner's, and in force by the time that it
-    /// was signed with and by this agent's own limit.
+    /// Returns the KeyPackage of a claimed frame if it is usable: it is its owner's, and valid by its signed lifetime
+    /// and by this agent's own limit.
     pub(crate) fn check_claimed(&self, package: &ClaimedPackage) -> Result<Bytes, EngineError> {
         let agent = package.agent;
         let foreign = |problem: String| EngineError::KeyPackageForeign { agent, problem };
@@ -501,7 +502,7 @@ impl Engine {
         }
         let life = mls::Life::of(&key_package).map_err(foreign)?;
         let (now_ms, limit_ms) = (self.clocks.now_ms(), millis(self.config.key_package_lifetime));
-        // One of an older version says nothing of its time: that of its frame's id is taken.
+        // A package of an older version has no time: the time in its frame id is used.
         let made_ms = life.map_or_else(|| made_ms(header.id), |life| life.made_s.saturating_mul(1_000));
         let signed_ms = life.map_or(u64::MAX, |life| life.expires_s.saturating_mul(1_000));
         let expires_ms = signed_ms.min(made_ms.saturating_add(limit_ms));
@@ -512,7 +513,7 @@ impl Engine {
                 limit_s: expires_ms.saturating_sub(made_ms) / 1_000,
             });
         }
-        // A clock that is ahead gives packages a time that never comes to an end.
+        // A clock that is ahead gives packages a time that never ends.
         if life.is_some() && made_ms > now_ms.saturating_add(millis(CLOCKS_DIFFER_MAX)) {
             return Err(EngineError::KeyPackageEarly {
                 agent,
@@ -522,8 +523,8 @@ impl Engine {
         Ok(frame.body().clone())
     }
 
-    /// Queues the removal of agents. Those that are no members when the commit is built are left out; one that is on the log's
-    /// roster without being a member is taken off it. Additions that wait for these agents are cancelled.
+    /// Queues the removal of agents. Agents that are not members when the commit is built are skipped, except that an
+    /// agent only on the log's roster is removed from it. Deferred additions of these agents are cancelled.
     pub fn remove(&mut self, channel: ChannelId, agents: &[AgentId]) -> Result<FrameId, EngineError> {
         self.sendable(channel)?;
         if agents.is_empty() || agents.len() > ROSTER_CHANGE_MAX {
@@ -554,11 +555,11 @@ impl Engine {
         self.queue_change(channel, Intent::Update, &[])
     }
 
-    /// Queues leaving: a proposal that another member commits. What is queued before goes out before. An agent that is the
-    /// only member is gone at once, with what it has queued, by the next call of [`Engine::leave_alone`] or
-    /// [`Engine::next_frames`].
+    /// Queues leaving: a proposal that another member commits. Items queued earlier go out first. If the agent is the
+    /// only member, the next call of [`Engine::leave_alone`] or [`Engine::next_frames`] ends its membership at once,
+    /// and its queued items with it.
     ///
-    /// The last admin of a channel with other members names another one first ([`Code::LastAdmin`]).
+    /// The last admin of a channel with other members must name another one first ([`Code::LastAdmin`]).
     pub fn leave(&mut self, channel: ChannelId) -> Result<FrameId, EngineError> {
         let own = self.agent_id();
         let group = self.sendable(channel)?.group.as_ref();
@@ -566,7 +567,7 @@ impl Engine {
             return Err(EngineError::LastAdmin { channel });
         }
         let (frame_id, _) = self.transact_on(channel, Durability::Now, |tx, channel| {
-            // Whoever leaves adds nobody.
+            // A leaving agent adds nobody.
             tx.unhold_all(channel)?;
             let frame_id = FrameId::generate();
             tx.queue(channel, Intent::Leave, frame_id, &[], Place::Back)?;
@@ -592,7 +593,7 @@ impl Engine {
         Ok(frame_id)
     }
 
-    /// A channel that takes what is sent.
+    /// Returns a channel that accepts messages; fails otherwise.
     pub(super) fn sendable(&mut self, id: ChannelId) -> Result<&mut Channel, EngineError> {
         let channel = self.loaded(id)?;
         match channel.position.state {
@@ -605,7 +606,7 @@ impl Engine {
     }
 }
 
-/// When a frame was made, unix milliseconds: the first 48 bits of its id (RFC 9562 section 5.7).
+/// Returns a frame's creation time, unix milliseconds: the first 48 bits of its id (RFC 9562 section 5.7).
 fn made_ms(frame_id: FrameId) -> u64 {
     frame_id
         .as_bytes()

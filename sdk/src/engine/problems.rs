@@ -1,4 +1,4 @@
-//! What a person should know of a channel: what was lost, what does not fit, and what is being done about each.
+//! Problems of a channel, for people: lost entries, contradictions, and the remedy for each.
 
 use super::channel::one;
 use super::{
@@ -7,59 +7,59 @@ use super::{
 };
 use skytale_proto::{ChannelId, Digest, Offset};
 
-/// Unreadable entries given at once, the first ones of each log.
+/// Number of unreadable entries returned per log: the first ones.
 const UNREADABLE_MAX: u32 = 1_000;
 
-/// Something that is not as it should be in a channel, or that was lost in it.
+/// A problem of a channel: an inconsistency, or a loss.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum Problem {
-    /// The relay showed this agent and another member different logs. It stays until it is settled.
+    /// The relay showed this agent and another member different logs. Listed until it is settled.
     Diverged(Divergence),
-    /// The log went back: it no longer has what this agent was shown. It stays until another member's digest shows that the
-    /// log is the one that this agent knows.
+    /// The log went back: it no longer has entries that this agent was shown. Listed until another member's digest
+    /// confirms the log that this agent knows.
     RolledBack(Rollback),
-    /// The log had gone back, its operator has said so, and this agent goes on with it.
+    /// The log went back, its operator confirmed it, and this agent has continued with it.
     Settled {
-        /// From where on offsets mean other entries than before, and more.
+        /// Details, including the offset from which offsets name other entries than before.
         settled: Settled,
-        /// Messages that this agent had been shown and that the log no longer has. One is taken off when its author sends it
-        /// again.
+        /// Number of messages that this agent had received and that the log no longer has. A message is no longer
+        /// counted once its author sends it again.
         replaced: u64,
     },
-    /// Another copy of this vault has taken its place: this one sends and reads nothing here.
+    /// Another copy of this vault has superseded this one, which sends and reads nothing here.
     Superseded {
-        /// The entry that showed it.
+        /// The entry that revealed it.
         since: Offset,
     },
-    /// This agent cannot follow the group. What it sends is held.
+    /// This agent cannot follow the group. Its messages are held.
     OutOfSync {
         /// The first entry that it cannot apply.
         since: Offset,
-        /// Why.
+        /// The reason, in words.
         reason: String,
-        /// Where its request to be added again is in the log; `None` while there is none.
+        /// Offset of its request to be added again; `None` while there is none.
         asked: Option<Offset>,
-        /// Messages that it was shown since and cannot read.
+        /// Number of messages received since that it cannot read.
         missed: u64,
     },
-    /// This vault is an older copy: it takes new keys before it sends.
+    /// This vault is an older copy, which takes new keys before it sends.
     Renewing {
-        /// The entry that showed it.
+        /// The entry that revealed it.
         since: Offset,
-        /// Why.
+        /// The reason, in words.
         reason: String,
     },
     /// Entries that this agent will never read.
     Lost(Lost),
     /// An entry that cannot be processed and never will be.
     Unreadable(UnreadableEntry),
-    /// Something that was sent and will not be delivered. It stays until it is dismissed or sent again.
+    /// A message or change that will not be delivered. Listed until it is dismissed or sent again.
     SendFailed(FailedSend),
 }
 
 impl Problem {
-    /// A short name. Stable.
+    /// Returns a short, stable name.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Diverged(_) => "diverged",
@@ -74,7 +74,7 @@ impl Problem {
         }
     }
 
-    /// The code that names it.
+    /// Returns the code of the problem.
     pub const fn code(&self) -> Code {
         match self {
             Self::Diverged(_) => Code::Divergence,
@@ -91,7 +91,7 @@ impl Problem {
         }
     }
 
-    /// The entries that it is about, the first and the last one; `None` where no entry is.
+    /// Returns the first and the last entry concerned; `None` if it concerns no entry.
     pub fn offsets(&self) -> Option<(Offset, Offset)> {
         match self {
             Self::Diverged(divergence) => Some((divergence.offset, divergence.offset)),
@@ -106,12 +106,12 @@ impl Problem {
         }
     }
 
-    /// Whether it shows that the log is not the one that others, or this agent, were shown.
+    /// Whether it shows that the log differs from the one that others, or this agent, were shown.
     pub const fn is_divergence(&self) -> bool {
         matches!(self, Self::Diverged(_) | Self::RolledBack(_))
     }
 
-    /// Whether this agent cannot send or read in the channel as it should, now.
+    /// Whether this agent is currently unable to send or read in the channel as it should.
     pub const fn is_standing(&self) -> bool {
         matches!(
             self,
@@ -119,7 +119,7 @@ impl Problem {
         )
     }
 
-    /// What happened and why, for a person.
+    /// Describes the problem and its cause, for people.
     pub fn describe(&self) -> String {
         match self {
             Self::Diverged(divergence) => {
@@ -178,7 +178,7 @@ impl Problem {
         }
     }
 
-    /// What is being done about it, or what there is to do, for a person.
+    /// Describes what the SDK does about it, or what to do, for people.
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Diverged(_) => {
@@ -206,8 +206,8 @@ impl Problem {
 }
 
 impl Engine {
-    /// What a person should know of a channel (`None`: of the agent's own log), the gravest first. Of entries that cannot be
-    /// read, the first 1,000.
+    /// Lists the problems of a channel (`None`: of the agent's own log), most severe first. Includes the first 1,000
+    /// unreadable entries.
     pub fn problems(&self, channel: Option<ChannelId>) -> Result<Vec<Problem>, EngineError> {
         let mut problems = Vec::new();
         if let Some(channel) = channel {
@@ -229,7 +229,7 @@ impl Engine {
         Ok(problems)
     }
 
-    /// The last rollback that moved this agent's cursor.
+    /// Returns the last rollback that moved this agent's cursor.
     fn settled_problem(&self, channel: ChannelId) -> Result<Option<Problem>, EngineError> {
         let settled = self
             .settled(channel)?

@@ -1,4 +1,4 @@
-//! What a message says besides its payload: which message it answers, and what its payload is.
+//! Properties of a message: the message that it answers, and the content type of its payload.
 
 use super::inbox::Ack;
 use super::{Engine, EngineError};
@@ -11,17 +11,17 @@ use skytale_proto::{ChannelId, FrameId, Offset};
 /// The longest content type, in bytes.
 pub const CONTENT_TYPE_BYTES_MAX: usize = 128;
 
-/// What a message says besides its payload. It is inside the ciphertext: a relay node sees none of it.
+/// Properties of a message besides its payload. They are encrypted: a relay node cannot see them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Properties {
-    /// The message of the same channel that it answers. Its author says so: nobody checks that there is one.
+    /// The message of the same channel that it answers. Set by its author; nobody verifies that the message exists.
     pub reply_to: Option<FrameId>,
     /// The media type of the payload (RFC 9110, section 8.3), such as `application/json`.
     pub content_type: Option<String>,
 }
 
-/// A message to be sent, with all that can be said of it.
+/// A message to be sent, with all its options.
 ///
 /// ```
 /// use skytale_sdk::Outgoing;
@@ -39,7 +39,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// A message with nothing but a payload.
+    /// Creates a message with only a payload.
     pub fn new(payload: impl Into<Bytes>) -> Self {
         Self {
             payload: payload.into(),
@@ -49,33 +49,34 @@ impl Outgoing {
         }
     }
 
-    /// It answers a message.
+    /// Sets the message that it answers.
     pub const fn reply_to(mut self, message: FrameId) -> Self {
         self.properties.reply_to = Some(message);
         self
     }
 
-    /// The media type of the payload: printable ASCII, at most [`CONTENT_TYPE_BYTES_MAX`] bytes.
+    /// Sets the media type of the payload: printable ASCII, at most [`CONTENT_TYPE_BYTES_MAX`] bytes.
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
         self.properties.content_type = Some(content_type.into());
         self
     }
 
-    /// Under an id of the application's: sent again under the same id it is the same message. See [`Channel::send_once`](crate::Channel::send_once).
+    /// Sets an id of the application (an idempotency key): sending the same id again refers to the same message. See
+    /// [`Channel::send_once`](crate::Channel::send_once).
     pub fn once(mut self, send_id: impl Into<String>) -> Self {
         self.send_id = Some(send_id.into());
         self
     }
 
-    /// Acknowledges a message of the channel, and all before it, in the transaction that queues this one: either both are
-    /// done, or none.
+    /// Acknowledges a message of the channel, and all earlier ones, in the transaction that queues this one: both take
+    /// effect, or neither.
     pub const fn acknowledging(mut self, offset: Offset, frame_id: FrameId) -> Self {
         self.acknowledges = Some((offset, frame_id));
         self
     }
 }
 
-/// As it is kept in the vault.
+/// Stored form in the vault.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Kept {
     #[prost(bytes = "vec", tag = "1")]
@@ -89,7 +90,7 @@ impl Properties {
         *self == Self::default()
     }
 
-    /// As a column of the vault: NULL where nothing is said.
+    /// Encodes it as a column of the vault: NULL if empty.
     pub(super) fn to_column(&self) -> Option<Vec<u8>> {
         (!self.is_empty()).then(|| {
             Kept {
@@ -100,7 +101,7 @@ impl Properties {
         })
     }
 
-    /// What the column begins with of a message that answers this one: fields are encoded in the order of their tags.
+    /// Returns the prefix of the column for answers to a message: fields are encoded in the order of their tags.
     pub(super) fn answering(message: FrameId) -> Vec<u8> {
         Kept {
             reply_to: message.as_bytes().to_vec(),
@@ -116,7 +117,7 @@ impl Properties {
         Self::read(&kept.reply_to, &kept.content_type)
     }
 
-    /// What an author said. What it must not say counts as nothing: the payload is a message all the same.
+    /// Reads the properties that an author set. Invalid ones are ignored: the payload still is a message.
     pub(super) fn of(envelope: &Envelope) -> Self {
         Self::read(&envelope.reply_to, &envelope.content_type)
     }
@@ -143,9 +144,9 @@ fn is_content_type(text: &str) -> bool {
 }
 
 impl Engine {
-    /// Queues a message with its properties; where it says so under an id of the application's, and with the acknowledgement of
-    /// another in the same transaction. One that was sent under its id before is not sent again; the acknowledgement is
-    /// made all the same.
+    /// Queues a message with its options: an id of the application, and the acknowledgement of another message in the
+    /// same transaction. A message that was already sent under its id is not sent again; the acknowledgement is still
+    /// made.
     pub fn send_message(&mut self, channel: ChannelId, message: &Outgoing) -> Result<FrameId, EngineError> {
         let content_type = message.properties.content_type.as_deref();
         if content_type.is_some_and(|content_type| !is_content_type(content_type)) {

@@ -1,9 +1,9 @@
-//! A group that begins again: the way back where no member can go on.
+//! Reboots: recreating a group if no member can continue it.
 //!
-//! A member makes a new group of the same channel, and adds all others whose KeyPackages it has. The bundle is in the
-//! log as a commit on the handshake head, so that of several the first wins. Its header removes all others that its author
-//! knows, and adds those who are in the new group, so that the roster is the group. Whoever is left out for want of a
-//! KeyPackage is added later by the same member, when it has one.
+//! A member creates a new group of the same channel, and adds all others whose KeyPackages it has. The bundle is in the
+//! log as a commit on the handshake head, so that the first of several wins. Its header removes all others that its
+//! author knows, and adds the members of the new group, so that the roster matches the group. The same member later
+//! adds agents that were left out for lack of a KeyPackage.
 
 use super::channel::Channel;
 use super::drift::takes_off;
@@ -22,8 +22,8 @@ use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Header, Offset, 
 use std::collections::BTreeSet;
 
 impl Engine {
-    /// Members whose KeyPackages [`Engine::reboot`] needs, beside those that have sent one with a request to rejoin: claim
-    /// one of each, where it can be had.
+    /// Returns the members whose KeyPackages [`Engine::reboot`] needs, besides those that have sent one with a request
+    /// to rejoin: claim one of each, if available.
     pub fn reboot_wants(&mut self, channel: ChannelId) -> Result<Vec<AgentId>, EngineError> {
         let own = self.agent_id();
         let channel = self.loaded(channel)?;
@@ -34,7 +34,7 @@ impl Engine {
             .collect())
     }
 
-    /// Whether nobody is left who could answer this agent's request: every other member that it knows of has asked, too.
+    /// Whether nobody can answer this agent's request: every other known member has asked to rejoin, too.
     pub fn is_reboot_due(&mut self, channel: ChannelId) -> Result<bool, EngineError> {
         let own = self.agent_id();
         let channel = self.loaded(channel)?;
@@ -49,7 +49,7 @@ impl Engine {
         Ok(others.all(|agent| channel.rejoins.contains(&agent)))
     }
 
-    /// Where a new beginning is due: how many members are before this one in making it, by their ids.
+    /// Returns the number of members before this one in the turn to reboot, by their ids, if a reboot is due.
     pub fn reboot_turn(&mut self, channel: ChannelId) -> Result<Option<u32>, EngineError> {
         if !self.is_reboot_due(channel)? {
             return Ok(None);
@@ -64,9 +64,9 @@ impl Engine {
         Ok(Some(u32::try_from(before).unwrap_or(u32::MAX)))
     }
 
-    /// Queues a new beginning of the group with all members whose KeyPackage is at hand. Members come over without being
-    /// asked; those without a KeyPackage here are removed, and added when they have one. What was said before stays readable
-    /// to those who had read it.
+    /// Queues a reboot of the group with all members whose KeyPackage is available. Those members move over without a
+    /// request. Members without a KeyPackage are removed, and added when they have one. Earlier messages stay readable
+    /// for agents that had read them.
     pub fn reboot(&mut self, channel: ChannelId, packages: Vec<ClaimedPackage>) -> Result<FrameId, EngineError> {
         let state = self.loaded(channel)?.position.state;
         if !matches!(state, ChannelState::Active | ChannelState::Leaving) {
@@ -105,7 +105,7 @@ impl Tx<'_> {
         for agent in channel.rejoins.clone() {
             packages.extend(self.requested_with(channel, &agent)?.map(Into::into));
         }
-        // Those whom this agent knows, and nobody else: a request alone makes no member.
+        // Only agents that this one knows: a request alone makes no member.
         let known = channel.known_members();
         let (mut others, mut added) = (BTreeSet::new(), Vec::new());
         for bytes in packages {
@@ -123,7 +123,7 @@ impl Tx<'_> {
         let config = mls::create_config(self.config.padding_bytes, policy.as_ref()).map_err(|error| failed(&error))?;
         let id = mls::group_id(channel.id, parent.get());
         let scratch = self.provider.scratch(None);
-        // One that was built before for the same head.
+        // A group built earlier for the same head.
         if let Some(mut before) = MlsGroup::load(scratch.storage(), &id).map_err(EngineError::from)? {
             before.delete(scratch.storage())?;
         }
@@ -170,7 +170,7 @@ impl Tx<'_> {
         Ok(frame)
     }
 
-    /// This agent's own bundle is in the log.
+    /// Handles that this agent's own bundle is in the log.
     pub(super) fn own_reboot(
         &mut self,
         channel: &mut Channel,
@@ -202,12 +202,12 @@ impl Tx<'_> {
             by: header.author,
         });
         self.redo(channel)?;
-        // Those who came over learn the digest with the first message.
+        // Members that moved over learn the digest with the first message.
         self.queue(channel, Intent::Announce, FrameId::generate(), &[], Place::Back)?;
         Ok(())
     }
 
-    /// Another member's, in a group that this agent follows: it comes over.
+    /// Handles another member's bundle in a group that this agent follows: the agent moves over.
     pub(super) fn reboot(
         &mut self,
         channel: &mut Channel,
@@ -223,7 +223,7 @@ impl Tx<'_> {
         let by = header.author;
         let own = self.identity.agent_id();
         if let Detail::Commit { adds, .. } = &header.detail {
-            // A new beginning without some of the members removes them.
+            // A reboot without some of the members removes them.
             let mut gone = mls::members(group);
             gone.retain(|agent| *agent != by && !adds.contains(agent));
             if !gone.is_subset(&mls::leavers(group)) && !super::drift::may(group, Right::Remove, &by) {
@@ -248,7 +248,7 @@ impl Tx<'_> {
                 });
                 return Ok(());
             }
-            // It is no new beginning for anybody: the group goes on.
+            // It is no valid reboot for any member: the group goes on.
             Err(not_back) if not_back.for_all => return Err(rejected(not_back.reason)),
             Err(not_back) => format!("the group began again without this agent: {}", not_back.reason),
         };

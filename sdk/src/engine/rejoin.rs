@@ -1,8 +1,8 @@
 //! Requests to rejoin: this agent's own, and those of other members.
 //!
-//! A member that is out of sync appends a request with a KeyPackage of its own. Whoever of the others is online commits its
-//! removal and addition in one commit, in turn as for those who leave; the first commit wins. The request is bound to one
-//! handshake head, and signed.
+//! A member that is out of sync appends a request with a KeyPackage of its own. An online member commits its removal
+//! and addition in one commit, in the same turn as for leaving members; the first commit wins. The request is bound to
+//! one handshake head, and signed.
 
 use super::channel::Channel;
 use super::outbox::{Intent, OutboxRow, Place};
@@ -18,16 +18,16 @@ use skytale_proto::wire::Bundle;
 use skytale_proto::{AgentId, Detail, Frame, FrameId, Header, Offset};
 use std::collections::BTreeSet;
 
-/// Why a Welcome does not lead back into the group.
+/// Reason why a Welcome does not lead back into the group.
 pub(super) struct NotBack {
     pub(super) reason: String,
-    /// It leads into a group that no member may come over to: whoever can open it says the same.
+    /// Whether no member may move to its group: everyone who can open it comes to the same result.
     pub(super) for_all: bool,
-    /// Its author was not in the group that this agent knows.
+    /// Whether its author was not in the group that this agent knows.
     pub(super) by_stranger: bool,
 }
 
-/// The members whose requests wait.
+/// Returns the members with pending requests.
 pub(super) fn requests(sql: &Connection, channel_no: i64) -> Result<BTreeSet<AgentId>, EngineError> {
     sql.prepare_cached("SELECT agent FROM rejoin WHERE channel = ?1")?
         .query_map([channel_no], |row| row.get::<_, Vec<u8>>(0))?
@@ -73,7 +73,8 @@ impl Tx<'_> {
         Ok(frame)
     }
 
-    /// A commit by which this agent is added while it is out of sync: whether its Welcome leads back into the group.
+    /// Tries a commit that adds this agent while it is out of sync. Returns whether its Welcome leads back into the
+    /// group.
     pub(super) fn try_rejoin(
         &mut self,
         channel: &mut Channel,
@@ -111,7 +112,7 @@ impl Tx<'_> {
 
     // ---- other members'
 
-    /// A member's request is in the log.
+    /// Records a member's request in the log.
     pub(super) fn note_request(
         &mut self,
         channel: &mut Channel,
@@ -123,7 +124,7 @@ impl Tx<'_> {
             Ok(request) => request,
             Err(problem) => return Ok(Err(problem)),
         };
-        // Whoever is out of sync knows the group as it was last: a relay node cannot bring a stranger into the next one.
+        // A member that is out of sync knows its last group: a relay node cannot bring a stranger into the next one.
         let known = |group| mls::members(group).contains(&author);
         if !channel.group.as_ref().is_some_and(known) {
             return Ok(Err("its author is not in the group".into()));
@@ -152,7 +153,7 @@ impl Tx<'_> {
         Ok(Ok(()))
     }
 
-    /// Requests that are answered, or that are over: their authors were added, removed, or heard of in this epoch.
+    /// Removes requests that are answered or obsolete: their authors were added, removed, or active in this epoch.
     pub(super) fn forget_requests(&self, channel: &mut Channel, agents: &BTreeSet<AgentId>) -> Result<(), EngineError> {
         let answered: Vec<AgentId> = channel.rejoins.intersection(agents).copied().collect();
         for agent in answered {
@@ -164,12 +165,12 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// This agent's own request, made by another copy of this vault, waits in the log.
+    /// Whether a request of another copy of this vault is pending in the log.
     pub(super) fn other_copy_asked(&self, channel: &Channel) -> bool {
         channel.rejoins.contains(&self.identity.agent_id())
     }
 
-    /// The packages of members to be removed and added again with the next commit.
+    /// Returns the packages of members to be removed and added again with the next commit.
     pub(super) fn rejoining(&self, channel: &Channel, group: &MlsGroup) -> Result<Vec<KeyPackage>, EngineError> {
         let (members, leaving) = (mls::members(group), mls::leavers(group));
         let own = self.identity.agent_id();
@@ -182,7 +183,7 @@ impl Tx<'_> {
             {
                 continue;
             }
-            // Checked when it came.
+            // It was checked on arrival.
             if let Some(bytes) = self.requested_with(channel, agent)?
                 && let Ok((_, package)) = mls::added_package(self.provider, &bytes)
             {
@@ -192,7 +193,7 @@ impl Tx<'_> {
         Ok(packages)
     }
 
-    /// Whether a member that asks knows this agent, from the group as it was last in it: it takes no answer from others.
+    /// Whether a requesting member knows this agent from its last group: it accepts no answers from others.
     fn is_known_to(&self, channel: &Channel, agent: &AgentId) -> Result<bool, EngineError> {
         let request: Option<(i64, Vec<u8>)> = self
             .sql
@@ -212,7 +213,7 @@ impl Tx<'_> {
         Ok(applied == Offset::ZERO || applied >= channel.position.joined)
     }
 
-    /// The KeyPackage of a member's request.
+    /// Returns the KeyPackage of a member's request.
     pub(super) fn requested_with(&self, channel: &Channel, agent: &AgentId) -> Result<Option<Vec<u8>>, EngineError> {
         Ok(self
             .sql
@@ -224,11 +225,11 @@ impl Tx<'_> {
 
 const STRANGER: &str = "its author was not in the group that this agent knew";
 
-/// What is wrong with the group that a Welcome leads into, where this member knows better.
+/// Returns the contradiction between a Welcome's group and this member's knowledge, if there is one.
 fn unexpected(channel: &Channel, frame: &Frame, bundle: &Bundle, welcomed: &mls::Welcomed) -> Option<&'static str> {
     let apart = channel.position.recovery.standing.is_apart();
-    // Anybody can make a group with this channel's id, and a relay node can show its Welcome: only a member that this agent
-    // knew takes it back.
+    // Anybody can create a group with this channel's id, and a relay node can show its Welcome: only a member that this
+    // agent knew can take it back.
     if let Some(group) = channel.group.as_ref()
         && !mls::members(group).contains(&frame.header().author)
     {
@@ -246,7 +247,7 @@ fn unexpected(channel: &Channel, frame: &Frame, bundle: &Bundle, welcomed: &mls:
         return Some("not a commit");
     };
     if bundle.reboot {
-        // The relay lets nobody be removed who is not on the roster: so nobody comes in this way.
+        // The relay accepts removals only of agents on the roster, so nobody can come in this way.
         let mut named: BTreeSet<AgentId> = adds.iter().copied().collect();
         if !named.is_subset(&removes.iter().copied().collect()) {
             return Some("a new beginning that brings in agents who were not in the channel");
@@ -285,7 +286,7 @@ fn unexpected(channel: &Channel, frame: &Frame, bundle: &Bundle, welcomed: &mls:
     }
 }
 
-/// The last epoch whose members this agent knows.
+/// Returns the last epoch whose members this agent knows.
 fn applied(channel: &Channel) -> Offset {
     match channel.group {
         Some(_) => channel.position.applied.min(channel.position.head),
@@ -293,12 +294,12 @@ fn applied(channel: &Channel) -> Offset {
     }
 }
 
-/// Whether members wait to be added again, of whom a group knows.
+/// Whether members that a group knows wait to be added again.
 pub(super) fn anyone_waits(channel: &Channel, own: AgentId) -> bool {
     channel.rejoins.iter().any(|agent| *agent != own)
 }
 
-/// The content of a bundle.
+/// Reads the content of a bundle.
 pub(super) fn read_bundle(frame: &Frame) -> Result<Bundle, String> {
     Bundle::decode(frame.body().clone()).map_err(|error| error.to_string())
 }

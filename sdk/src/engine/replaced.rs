@@ -1,4 +1,4 @@
-//! Messages whose entries a log which went back has lost, until they come again.
+//! Messages whose entries were lost in a rollback of the log, until they appear again.
 
 use super::channel::{Channel, one};
 use super::outbox::{Intent, OutboxRow, Place};
@@ -23,7 +23,8 @@ impl Engine {
         Ok(unsigned(count)?)
     }
 
-    /// Messages that this agent had been shown and that the log no longer has, with the offsets that they had; oldest first.
+    /// Returns messages that this agent had received and that the log no longer has, with their former offsets; oldest
+    /// first.
     pub fn replaced(&self, channel: ChannelId, limit: u32) -> Result<Vec<Message>, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         self.vault
@@ -57,7 +58,7 @@ pub(super) fn has_replaced(sql: &Connection, channel_no: i64) -> Result<bool, En
 }
 
 impl Tx<'_> {
-    /// Messages whose entries are no longer there.
+    /// Sets aside messages whose entries no longer exist.
     pub(super) fn set_aside(&mut self, channel: &mut Channel, kept: Offset) -> Result<(), EngineError> {
         let (first, last) = (message_id(channel.no, kept)?, message_id(channel.no + 1, Offset::ZERO)?);
         let messages: Vec<(i64, Vec<u8>)> = self
@@ -94,9 +95,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A message that this agent had before its entry was replaced: it is put where it is now. One that was acknowledged
-    /// is not shown again.
-    /// `payload` is what it says now, where that is known: another content is another message.
+    /// Puts back a message whose entry was replaced, at its new offset. An acknowledged one is not shown again.
+    /// `payload` is its present content, if it is known: different content means a different message.
     pub(super) fn put_back(
         &mut self,
         channel: &mut Channel,
@@ -119,7 +119,7 @@ impl Tx<'_> {
             )
             .optional()?;
         let Some((own, acked)) = found else {
-            // It was taken out of the history.
+            // It was purged from the history.
             return Ok(self
                 .sql
                 .prepare_cached("SELECT EXISTS (SELECT 1 FROM purged WHERE channel = ?1 AND frame_id = ?2)")?
@@ -155,8 +155,8 @@ impl Tx<'_> {
         Ok(true)
     }
 
-    /// An own message that the log has, encrypted for an epoch that the log has not: nobody can read it. It is sent again as
-    /// another one.
+    /// Resends, as a new message, an own message in the log that was encrypted for an epoch that the log does not have:
+    /// nobody can read it.
     pub(super) fn send_as_another(&mut self, channel: &mut Channel, header: &Header) -> Result<bool, EngineError> {
         let undone = channel.settled.is_some_and(|settled| header.parent > settled.kept);
         if !undone || !channel.has_replaced {
@@ -188,7 +188,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The log has been read to its head: own messages that it no longer has go out again, before what was sent later.
+    /// Queues own messages that the log no longer has, once it has been read to its head, before later messages.
     pub(super) fn send_again(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
         if !channel.has_replaced || channel.position.recovery.standing == Standing::Superseded {
             return Ok(());
@@ -200,7 +200,7 @@ impl Tx<'_> {
             ))?
             .query_map([channel.no], |row| Ok(read_replaced(row)))?
             .collect::<Result<Result<_, _>, _>>()??;
-        // What leads back into the group stays before them.
+        // Frames of a recovery stay before them.
         let ways_back: Vec<OutboxRow> = (self.rows_from(channel, None, usize::MAX)?.into_iter())
             .filter(|row| row.intent.is_way_back() || row.intent == Intent::Create)
             .collect();

@@ -1,8 +1,8 @@
-//! Entries of a channel, one after another: what they do to the group, the inbox, the outbox and the cursor.
+//! Replay of a channel's entries: their effects on the group, the inbox, the outbox and the cursor.
 //!
-//! Every rule here is decided by the log and the group's state alone, so that all members judge an entry alike. An entry
-//! that breaks one is recorded and passed over by all of them: the log's handshake head moves with each commit that the
-//! log accepted, whether the group took it or not.
+//! Every rule here depends only on the log and the group's state, so that all members judge an entry alike. All members
+//! record and skip an entry that breaks a rule. The log's handshake head moves with each commit that the log accepted,
+//! whether or not the group applied it.
 
 use super::channel::Channel;
 use super::lost::LostReason;
@@ -22,10 +22,10 @@ use skytale_proto::wire::{Bundle, Envelope};
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, Header, Offset, Record};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Why the transaction that an entry is in cannot go on.
+/// Reason why an entry's transaction cannot continue.
 pub(super) enum Halt {
     Rejected(Rejected),
-    /// An entry of an agent that is not in the group: it means nothing.
+    /// An entry of an agent outside the group: it has no meaning.
     Void(String),
     Failed(EngineError),
 }
@@ -51,8 +51,8 @@ pub(super) fn lied(problem: impl Into<String>) -> Halt {
 }
 
 impl Engine {
-    /// Processes entries of a channel, in one transaction. Entries up to the cursor are skipped. An entry that can never
-    /// be processed is recorded and told; it stops nothing. What comes after this agent's own removal is not processed.
+    /// Processes entries of a channel, in one transaction. Entries up to the cursor are skipped. An unreadable entry is
+    /// recorded and reported; it blocks nothing. Entries after this agent's own removal are not processed.
     pub fn process_entries(&mut self, channel: ChannelId, records: &[Record]) -> Result<Processed, EngineError> {
         let position = &self.loaded(channel)?.position;
         if position.state == ChannelState::Left {
@@ -66,8 +66,8 @@ impl Engine {
                 gap,
             });
         }
-        // An entry that MLS accepted and then could not apply leaves the group in no state to go on from. Then all is
-        // undone, and done again without it. Each round settles one entry.
+        // An entry that MLS accepted and then could not apply leaves the group in an unusable state. Then everything is
+        // undone, and repeated without it. Each round settles one entry.
         let mut broken = BTreeMap::new();
         loop {
             let mut culprit = None;
@@ -92,7 +92,7 @@ impl Engine {
     }
 }
 
-/// The entries after a cursor, without a gap; and the gap behind them, if there is one.
+/// Returns the entries after a cursor, without a gap, and the gap after them, if there is one.
 pub(super) fn contiguous(cursor: Offset, records: &[Record]) -> (&[Record], Option<Gap>) {
     let seen = records.iter().take_while(|record| record.offset <= cursor).count();
     let fresh = records.get(seen..).unwrap_or_default();
@@ -121,7 +121,7 @@ impl Tx<'_> {
         for record in records {
             let frame = Frame::decode(record.payload.clone());
             let done = match (&frame, broken.get(&record.offset)) {
-                // MLS took it and could not apply it here: others may have.
+                // MLS accepted it and could not apply it here: others may have.
                 (_, Some(reason)) => Err(Rejected::OutOfSync(reason.clone()).into()),
                 (Err(error), None) => Err(rejected(error.to_string())),
                 (Ok(frame), None) if frame.header().log != channel.log() => Err(rejected("a frame of another log")),
@@ -132,13 +132,13 @@ impl Tx<'_> {
             }
             let header = frame.as_ref().ok().map(Frame::header);
             if let Err(error) = self.storage_is_sound() {
-                // The entry is not to blame, whatever was said of it.
+                // The entry is not the cause, whatever was reported.
                 *culprit = None;
                 return Err(error);
             }
             let cause = match &done {
                 Err(Halt::Void(_)) => UnreadableCause::NotMember,
-                // Nothing was looked at but the frame.
+                // Only the frame was read.
                 Err(Halt::Rejected(Rejected::Unreadable(_)))
                     if header.is_none_or(|header| header.log != channel.log()) =>
                 {
@@ -170,7 +170,7 @@ impl Tx<'_> {
                 }
                 Err(Halt::Rejected(Rejected::KeyUsed(reason))) if self.is_read_again(channel, record.offset) => {
                     if header.is_some_and(|header| header.detail == Detail::Proposal) {
-                        // It was taken out of the group, and its key is used: the group may go on with it.
+                        // It was decrypted, and its key is used: the group may continue with it.
                         self.out_of_sync(channel, record.offset, reason)?;
                     }
                 }
@@ -181,7 +181,7 @@ impl Tx<'_> {
                     self.record_unreadable(channel, record.offset, header, cause, reason.clone())?;
                     channel.position.recovery.doubted |= is_change;
                     if is_change && channel.position.recovery.unsure {
-                        // It may rest on what is gone.
+                        // It may build on lost entries.
                         self.out_of_sync(channel, record.offset, reason)?;
                     }
                 }
@@ -219,7 +219,7 @@ impl Tx<'_> {
             }
         }
         let cursor = channel.position.cursor;
-        // What the relay acknowledged and did not show where it said: it is offered again, to learn more.
+        // Frames that the relay acknowledged but did not show at the stated offset are offered again, to learn more.
         let accepted = channel.offered.accepted.len();
         channel.offered.accepted.retain(|_, offset| *offset > cursor);
         if channel.offered.accepted.len() < accepted {
@@ -241,11 +241,11 @@ impl Tx<'_> {
             && !self.head_was_lost(channel, header.parent)?
         {
             if self.is_other_head(channel, header.parent)? {
-                // The log is in another epoch than this agent, and nobody could read what it sends.
+                // The log is in another epoch than this agent: nobody could read its messages.
                 let reason = "the log took a change to the group where this agent was shown another entry";
                 return Err(Rejected::OutOfSync(reason.to_owned()).into());
             }
-            // The rule of the log takes no such frame. So it is the relay node that lies, whoever the author may be.
+            // The log's rules accept no such frame, so the relay node lies, whoever the author is.
             if header.parent > channel.position.cursor {
                 self.diverged(channel, header.author, header.parent, None, None)?;
             }
@@ -258,7 +258,7 @@ impl Tx<'_> {
             return self.pass_over(channel, record, frame, culprit);
         }
         let done = match header.detail {
-            // A message of before a rollback that comes again.
+            // A message from before a rollback that appears again.
             Detail::Message if channel.has_replaced => self.message_again(channel, record, frame, culprit),
             _ => self.applied_entry(channel, record, frame, culprit),
         };
@@ -293,8 +293,8 @@ impl Tx<'_> {
         }
     }
 
-    /// A message, while there are some whose entries were replaced. Its key is used up where this agent can read it, so that
-    /// it is decrypted first; where it cannot, it has read it before.
+    /// Handles a message while there are messages whose entries were replaced. It is decrypted first, which uses up its
+    /// key; if that fails, this agent has read it before.
     fn message_again(
         &mut self,
         channel: &mut Channel,
@@ -424,7 +424,7 @@ impl Tx<'_> {
         }
         self.epoch_changed(channel, record.offset, header.author, &change)?;
         self.settled_by(channel, record.offset, header, false)?;
-        // Those who came learn the digest with the first message; where nothing is said they would never.
+        // New members learn the digest with the first message; without messages they never would.
         if !change.adds.is_empty() && channel.window.digest().is_some() {
             self.queue(channel, Intent::Announce, FrameId::generate(), &[], Place::Back)?;
         }
@@ -441,7 +441,7 @@ impl Tx<'_> {
             return Err(lied("it says that it is a message, and is a change to the group"));
         };
         check_author(header, author)?;
-        // Who speaks in this epoch is in it.
+        // The author of a message in this epoch is in it.
         if channel.rejoins.contains(&author) {
             self.forget_requests(channel, &BTreeSet::from([author]))?;
         }
@@ -526,7 +526,8 @@ impl Tx<'_> {
         let (author, content) = match mls::process(group, self.provider, message) {
             Ok(processed) => processed,
             Err(reason) => {
-                // Another commit where this agent was shown one makes all that follows unreadable, except for this.
+                // A different commit at an offset where this agent was shown one makes all later entries unreadable,
+                // except for this.
                 if let Some(seen) = seen {
                     self.compare_unproven(channel, (header.author, record.offset), seen)?;
                 }
@@ -623,7 +624,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// This agent is no longer a member: the group's secrets are deleted, the history stays.
+    /// Ends this agent's membership: the group's secrets are deleted, the history stays.
     pub(super) fn left(&mut self, channel: &mut Channel, offset: Offset, by: AgentId) -> Result<(), EngineError> {
         if let Some(mut group) = channel.group.take() {
             group.delete(self.provider.storage())?;
@@ -643,11 +644,11 @@ impl Tx<'_> {
         self.fail_all(channel, Code::ChannelLeft)
     }
 
-    /// A commit (or the Create) is in the log: what was built on the head before it is built again.
+    /// Handles a commit (or the Create) in the log: frames built on the previous head are rebuilt.
     pub(super) fn head_moved(&mut self, channel: &mut Channel, head: Offset) -> Result<(), EngineError> {
         channel.position.head = head;
         channel.offered.again();
-        // A group that was set aside for this place, and did not get it.
+        // A group was set aside for this place, and lost it.
         self.provider.end_set_aside(channel.id.as_bytes(), false)?;
         if channel.waiting.rows > channel.waiting.unbuilt {
             self.sql
@@ -678,7 +679,7 @@ impl Tx<'_> {
                 self.unqueue(channel, &row)?;
             }
         }
-        // A commit that left this agent's wish to leave aside took the proposal with it: it is made again.
+        // A commit that ignored this agent's request to leave dropped the proposal: it is repeated.
         if channel.position.state == ChannelState::Leaving && !asked && !self.waits(channel, Intent::Leave)? {
             self.queue(channel, Intent::Leave, FrameId::generate(), &[], Place::Back)?;
         }
@@ -686,7 +687,7 @@ impl Tx<'_> {
     }
 }
 
-/// The header names the one whose signature the content has.
+/// Checks that the header names the author whose signature the content has.
 fn check_author(header: &Header, author: AgentId) -> Result<(), Halt> {
     if author == header.author {
         return Ok(());
@@ -697,8 +698,8 @@ fn check_author(header: &Header, author: AgentId) -> Result<(), Halt> {
     )))
 }
 
-/// The header of a commit names whom it adds and removes, and has a Welcome for each one added. It may also take agents off
-/// the roster that are not in the group before it (`members`): the roster is to be the group.
+/// Checks a commit's header: it names the added and removed agents, and has a Welcome for each added one. It may also
+/// take agents off the roster that are not in the group before it (`members`), since the roster must match the group.
 fn check_header(header: &Header, bundle: &Bundle, change: &Change, members: &BTreeSet<AgentId>) -> Result<(), Halt> {
     let Detail::Commit {
         adds,
@@ -713,7 +714,7 @@ fn check_header(header: &Header, bundle: &Bundle, change: &Change, members: &BTr
     if set(adds) != change.adds {
         return Err(lied("it names other agents as added than it adds"));
     }
-    // Agents that are on the roster alone may be among them.
+    // Agents that are only on the roster may be among them.
     let in_group: BTreeSet<_> = set(removes).intersection(members).copied().collect();
     if in_group != change.removes {
         return Err(lied("it names other agents as removed than it removes"));
@@ -724,8 +725,8 @@ fn check_header(header: &Header, bundle: &Bundle, change: &Change, members: &BTr
     Ok(())
 }
 
-/// What the header of a commit says the roster and the policy are after it is what the group is then. Where an entry before it
-/// made the roster another one (`must_correct`), the header says it.
+/// Checks that the roster and the policy in a commit's header match the group after it. If an earlier entry made the
+/// roster differ (`must_correct`), the header must have them.
 fn check_correction(header: &Header, change: &Change, before: &MlsGroup, must_correct: bool) -> Result<(), Halt> {
     let Detail::Commit { roster, policy, .. } = &header.detail else {
         return Ok(());

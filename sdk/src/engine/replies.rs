@@ -1,4 +1,4 @@
-//! Which message answers a request of this agent's.
+//! Finding the answers to requests of this agent.
 
 use super::channel::one;
 use super::properties::Properties;
@@ -8,43 +8,43 @@ use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use skytale_proto::{ChannelId, FrameId, Offset};
 
-/// Messages looked at in one call: others come in between.
+/// Maximum number of messages searched per call, so that other calls get their turn.
 const LOOKED_AT_MAX: usize = 4_096;
 
-/// Where an answer is looked for.
+/// Start of the search for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requested {
-    /// Answers are behind it.
+    /// Answers come after this offset.
     pub after: Offset,
-    /// The request is in the log.
+    /// Whether the request is in the log.
     pub delivered: bool,
 }
 
-/// How far an answer was looked for.
+/// Result of searching a part of the history for an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Searched {
-    /// The first answer, where there is one.
+    /// The first answer, if there is one.
     pub reply: Option<Message>,
-    /// There is none up to here.
+    /// The offset up to which there is none.
     pub until: Offset,
-    /// The history goes on behind it.
+    /// Whether the history continues after it.
     pub more: bool,
 }
 
 impl Engine {
-    /// Where the answer to a message that this agent sent can be.
+    /// Returns where the answer to a message of this agent can be.
     pub fn requested(&self, channel: ChannelId, request: FrameId) -> Result<Requested, EngineError> {
         Ok(match self.fate(channel, request)? {
             Some(Fate::Delivered(offset)) => Requested {
                 after: offset,
                 delivered: true,
             },
-            // Nobody has seen it before the entries that come next.
+            // Nobody can have seen it before the next entries.
             Some(Fate::Waiting | Fate::Failed(_)) => Requested {
                 after: self.cursor(channel)?,
                 delivered: false,
             },
-            // It was delivered, and is not in the history any more.
+            // It was delivered, and is no longer in the history.
             None => Requested {
                 after: Offset::ZERO,
                 delivered: true,
@@ -52,8 +52,8 @@ impl Engine {
         })
     }
 
-    /// Looks for the first message of another agent after an offset that says it answers a request, acknowledged or not; in a
-    /// piece of the history.
+    /// Searches a part of the history for the first message of another agent, after an offset, that answers a request.
+    /// Acknowledged messages are included.
     pub fn reply_to(&self, channel: ChannelId, request: FrameId, after: Offset) -> Result<Searched, EngineError> {
         let (position, no) = one(self.vault.sql(), channel)?;
         let (first, end) = (message_id(no, after)?, message_id(no + 1, Offset::ZERO)?);

@@ -1,5 +1,5 @@
-//! Additions that wait to be accepted: the agent was added by someone who may claim its KeyPackages, and whom it does not
-//! trust to add it without asking.
+//! Additions that wait to be accepted: the agent that made them may claim KeyPackages, but is not trusted to add this
+//! agent without a request.
 //!
 //! ```text
 //!   a Welcome --join--> trusted? --yes--> in the channel
@@ -11,9 +11,9 @@
 //!                          +-- decline_request, and its bundle once more --> in the group, unseen --> asked to leave --> forgotten
 //! ```
 //!
-//! Until it is accepted nothing of the channel is read: the Welcome stays where it is. Who declines has to be in the group
-//! to leave it, as others encrypt for it until then. Such a channel is followed and never shown: its messages are not kept,
-//! and its events are for the driver alone.
+//! Nothing of the channel is read until the addition is accepted: the Welcome stays where it is. An agent that declines
+//! must enter the group to leave it, as others encrypt for it until then. Such a channel is followed but never shown:
+//! its messages are not stored, and only the driver gets its events.
 
 use super::channel::Channel;
 use super::consent::{self, put_value, value};
@@ -26,33 +26,33 @@ use serde::{Deserialize, Serialize};
 use skytale_proto::{AccountId, AgentId, ChannelId, FrameId, Offset};
 use std::collections::BTreeSet;
 
-/// Requests that wait at once. Who may claim and is not trusted fills no vault: what comes beyond them is recorded as a
-/// Welcome that was not used.
+/// Maximum number of pending requests, so that agents that may claim but are not trusted cannot fill the vault. Further
+/// ones are recorded as unused Welcomes.
 const REQUESTS_MAX: i64 = 256;
-/// Claimers whose accounts are remembered, those who claimed last.
+/// Number of claimers whose accounts are remembered: the latest ones.
 const CLAIMERS_MAX: i64 = 4_096;
 
 /// The name of a value in the vault. Persisted: keep stable.
 const TRUST: &str = "trust";
 
-/// Who may add this agent to a channel without asking it.
+/// Agents that may add this one to a channel without a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Trust {
-    /// The agents of its own account.
+    /// Agents of its own account.
     pub account: bool,
-    /// Agents that it has given a name to.
+    /// Agents that it has named.
     pub contacts: bool,
-    /// Everyone. It goes before the rest.
+    /// All agents; overrides the other fields.
     pub anyone: bool,
-    /// These accounts' agents.
+    /// Agents of these accounts.
     pub accounts: Vec<AccountId>,
     /// These agents.
     pub agents: Vec<AgentId>,
 }
 
 impl Trust {
-    /// Nobody: every addition waits to be accepted.
+    /// Trusts nobody: every addition waits to be accepted.
     pub const fn nobody() -> Self {
         Self {
             account: false,
@@ -84,18 +84,18 @@ pub struct JoinRequest {
     pub channel: ChannelId,
     /// The bundle that added this agent.
     pub offset: Offset,
-    /// Who added it, proven by a signature; `None` where the log no longer keeps the bundle.
+    /// The agent that made the addition, proven by a signature; `None` if the log no longer has the bundle.
     pub by: Option<AgentId>,
-    /// The account of who added it. The relay node says so.
+    /// The account of that agent, according to the relay node.
     pub account: Option<AccountId>,
-    /// Members of the group then, this agent included.
+    /// Number of members of the group at that time, including this agent.
     pub members: Option<u32>,
-    /// Since when it waits, unix milliseconds by this machine's clock.
+    /// Time since which it waits, unix milliseconds by this machine's clock.
     pub since_ms: u64,
 }
 
 impl JoinRequest {
-    /// To a channel, by a bundle of which nothing else is known, for tests of what an application does with it.
+    /// Creates a request for a channel with only the bundle's offset known, for tests of applications.
     pub const fn new(channel: ChannelId, offset: Offset) -> Self {
         Self {
             channel,
@@ -107,7 +107,7 @@ impl JoinRequest {
         }
     }
 
-    /// One that is made now.
+    /// Creates a request with the present time.
     pub(super) fn now(
         channel: ChannelId,
         offset: Offset,
@@ -126,7 +126,7 @@ impl JoinRequest {
     }
 }
 
-/// What was decided about a Welcome. Persisted: keep stable.
+/// Decision about a Welcome. Persisted: keep stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     None = 0,
@@ -136,12 +136,12 @@ pub(super) enum Decision {
 }
 
 impl Engine {
-    /// Who may add this agent without asking.
+    /// Returns which agents may add this one without a request.
     pub fn trust(&self) -> Result<Trust, EngineError> {
         value(self.vault.sql(), TRUST)
     }
 
-    /// Says who may add this agent without asking, from now on. Requests that wait go on waiting.
+    /// Sets which agents may add this one without a request. Pending requests keep waiting.
     pub fn set_trust(&mut self, trust: &Trust) -> Result<(), EngineError> {
         let mut trust = trust.clone();
         trust.accounts.sort_unstable();
@@ -158,7 +158,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Additions that wait to be accepted, oldest first. One a channel: the latest.
+    /// Lists the pending requests, oldest first. Each channel has at most one: the latest.
     pub fn requests(&self) -> Result<Vec<JoinRequest>, EngineError> {
         self.vault
             .sql()
@@ -190,13 +190,13 @@ impl Engine {
             .collect()
     }
 
-    /// Accepts an addition: the channel is joined by its bundle, which is among [`Engine::pending_joins`] again.
+    /// Accepts an addition: the agent joins the channel by its bundle, which [`Engine::pending_joins`] lists again.
     pub fn accept_request(&mut self, channel: ChannelId) -> Result<(), EngineError> {
         self.decide(channel, Decision::Accepted)
     }
 
-    /// Declines an addition: the group is entered by its bundle, which is among [`Engine::pending_joins`] again, to leave it at
-    /// once, and forgotten when that is done. Nothing of it is shown.
+    /// Declines an addition: the agent enters the group by its bundle, which [`Engine::pending_joins`] lists again,
+    /// leaves it at once, and then forgets the channel. Nothing of it is shown.
     pub fn decline_request(&mut self, channel: ChannelId) -> Result<(), EngineError> {
         self.decide(channel, Decision::Declined)
     }
@@ -214,7 +214,7 @@ impl Engine {
         }
     }
 
-    /// Channels that were declined and are being left. They are to be followed, and not shown.
+    /// Returns declined channels that the agent is leaving. They are followed, but not shown.
     pub fn declined(&self) -> Result<BTreeSet<ChannelId>, EngineError> {
         self.vault
             .sql()
@@ -224,7 +224,7 @@ impl Engine {
             .collect()
     }
 
-    /// Forgets declined channels that were left. Whether there were any.
+    /// Forgets declined channels that were left. Returns whether there were any.
     pub fn forget_declined(&mut self) -> Result<bool, EngineError> {
         let mut any = false;
         for channel in self.declined()? {
@@ -245,7 +245,7 @@ pub(super) fn is_declined(sql: &Connection, channel_no: i64) -> Result<bool, Eng
 }
 
 impl Tx<'_> {
-    /// A claim of a KeyPackage of this agent: whose account it was made by.
+    /// Records the account of an agent that has claimed one of this agent's KeyPackages.
     pub(super) fn note_claimer(&self, agent: &AgentId, account: &AccountId, at: Offset) -> Result<(), EngineError> {
         self.sql
             .prepare_cached("INSERT OR REPLACE INTO claimer (agent, account, at) VALUES (?1, ?2, ?3)")?
@@ -267,7 +267,7 @@ impl Tx<'_> {
         Ok(account.map(|account| id(&account)).transpose()?)
     }
 
-    /// What was decided about a Welcome.
+    /// Returns the decision about a Welcome.
     pub(super) fn decision(&self, channel: ChannelId, at: Offset) -> Result<Decision, EngineError> {
         let decision: Option<i64> = self
             .sql
@@ -283,10 +283,10 @@ impl Tx<'_> {
         }
     }
 
-    /// Whether this agent may be added by another one without being asked, and that one's account as far as it is known.
+    /// Whether another agent may add this one without a request, with that agent's account if it is known.
     ///
-    /// Who it is, its signature says; which account it has, the relay node. Where that is not known, the agent's log has given
-    /// its KeyPackages to nobody but agents of its own account as long as the owner never allowed others.
+    /// Its signature proves its identity; the relay node names its account. If the account is unknown and the owner
+    /// never allowed other accounts, only agents of the own account can have claimed a KeyPackage.
     pub(super) fn trusts(&self, by: Option<&AgentId>) -> Result<(bool, Option<AccountId>), EngineError> {
         let trust: Trust = value(self.sql, TRUST)?;
         let theirs = by.map(|by| self.account_of(by)).transpose()?.flatten();
@@ -308,7 +308,7 @@ impl Tx<'_> {
         Ok((is_trusted, theirs))
     }
 
-    /// Has a Welcome wait for the owner's word. Whether there was room for it.
+    /// Holds a Welcome until the owner decides. Returns whether there was room for it.
     pub(super) fn hold_request(&mut self, request: JoinRequest) -> Result<bool, EngineError> {
         let waiting: i64 = self
             .sql
@@ -348,7 +348,7 @@ impl Tx<'_> {
         Ok(true)
     }
 
-    /// This agent is in a group that it was added to: for good, or to leave it.
+    /// Completes a decision once this agent has entered the group: to stay, or to leave it.
     pub(super) fn settle_decision(&mut self, channel: &mut Channel, decision: Decision) -> Result<(), EngineError> {
         channel.is_declined = decision == Decision::Declined;
         if !channel.is_declined {

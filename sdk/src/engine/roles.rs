@@ -1,4 +1,4 @@
-//! A channel's policy: who may do what, and who is an admin.
+//! A channel's policy: its rights and its admins.
 
 use super::channel::Channel;
 use super::drift::may;
@@ -12,20 +12,21 @@ use serde::{Deserialize, Serialize};
 use skytale_proto::{AgentId, Code, FrameId, Holders, Policy, Right, limits};
 use std::collections::BTreeSet;
 
-/// A change of a channel's policy. What is the same already, or no longer possible, is left out when the commit is built.
+/// A change of a channel's policy. Parts that change nothing, or are no longer possible, are skipped when the commit is
+/// built.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PolicyChange {
-    /// Rights, and who has them from then on.
+    /// Rights, with their new holders.
     pub set: Vec<(Right, Holders)>,
     /// Members that become admins.
     pub promote: Vec<AgentId>,
-    /// Admins that are none from then on.
+    /// Admins that become ordinary members.
     pub demote: Vec<AgentId>,
 }
 
 impl PolicyChange {
-    /// Who has these rights from then on.
+    /// Creates a change of the holders of rights.
     pub fn set(rights: &[(Right, Holders)]) -> Self {
         Self {
             set: rights.to_vec(),
@@ -33,7 +34,7 @@ impl PolicyChange {
         }
     }
 
-    /// Members that become admins.
+    /// Creates a change that makes members admins.
     pub fn promote(agents: &[AgentId]) -> Self {
         Self {
             promote: agents.to_vec(),
@@ -41,7 +42,7 @@ impl PolicyChange {
         }
     }
 
-    /// Admins that are none from then on.
+    /// Creates a change that makes admins ordinary members.
     pub fn demote(agents: &[AgentId]) -> Self {
         Self {
             demote: agents.to_vec(),
@@ -50,10 +51,10 @@ impl PolicyChange {
     }
 }
 
-/// As it is kept in the outbox. Persisted: keep stable.
+/// Stored form in the outbox. Persisted: keep stable.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Kept {
-    /// Bits of rights that are set, and of those among them that admins have.
+    /// Bits of the rights that are set; `admins` has those among them that only admins have.
     #[prost(uint32, tag = "1")]
     set: u32,
     #[prost(uint32, tag = "2")]
@@ -98,7 +99,7 @@ impl PolicyChange {
         })
     }
 
-    /// A policy with this change. Only members become admins.
+    /// Returns a policy with this change applied. Only members become admins.
     fn applied(&self, policy: &Policy, members: &BTreeSet<AgentId>) -> Policy {
         let mut policy = policy.clone();
         for (right, holders) in &self.set {
@@ -114,7 +115,7 @@ impl PolicyChange {
     }
 }
 
-/// Persisted: keep stable.
+/// Returns the bit of a right. Persisted: keep stable.
 const fn bit(right: Right) -> u32 {
     match right {
         Right::Add => 1,
@@ -125,22 +126,23 @@ const fn bit(right: Right) -> u32 {
     }
 }
 
-/// What a change to the policy comes to, when its commit is built.
+/// Result of building the commit of a policy change.
 pub(super) enum Wanted {
-    /// It is so already.
+    /// The change is not needed.
     Unneeded,
-    /// It cannot be.
+    /// The change is impossible.
     Refused(Code),
     Policy(Policy),
 }
 
 impl Engine {
-    /// A channel's policy; `None` where all members may do everything, and for a channel that was left.
+    /// Returns a channel's policy; `None` if all members may do everything, and for a channel that was left.
     pub fn policy(&mut self, channel: ChannelId) -> Result<Option<Policy>, EngineError> {
         Ok(self.loaded(channel)?.group.as_ref().and_then(mls::policy))
     }
 
-    /// The admins in a channel's group, by id. Where it has a policy and none of its admins is a member, all members are.
+    /// Lists the admins in a channel's group, by id. If it has a policy and none of its admins is a member, all members
+    /// are admins.
     pub fn admins(&mut self, channel: ChannelId) -> Result<Vec<AgentId>, EngineError> {
         let group = self.loaded(channel)?.group.as_ref();
         let Some((group, policy)) = group.and_then(|group| Some((group, mls::policy(group)?))) else {
@@ -175,8 +177,8 @@ impl Engine {
         self.queue_change(channel, Intent::Policy, &change.encode())
     }
 
-    /// Refuses a removal that the policy keeps for admins. Agents that asked to leave, those that lied, and those that are on
-    /// the roster alone everybody removes.
+    /// Refuses a removal that the policy reserves for admins. Every member may remove agents that asked to leave, that
+    /// lied, or that are only on the roster.
     pub(super) fn check_removal(&mut self, channel: ChannelId, agents: &[AgentId]) -> Result<(), EngineError> {
         let own = self.agent_id();
         let known = self.loaded(channel)?;
@@ -197,7 +199,7 @@ impl Engine {
         }
     }
 
-    /// Refuses what the policy keeps for admins and this agent is none.
+    /// Refuses an operation that the policy reserves for admins if this agent is not one.
     pub(super) fn check_right(&mut self, channel: ChannelId, right: Right) -> Result<(), EngineError> {
         let own = self.agent_id();
         match self.loaded(channel)?.group.as_ref() {
@@ -219,7 +221,7 @@ pub(super) fn is_last_admin(group: &MlsGroup, agent: &AgentId) -> bool {
 fn wanted(group: &MlsGroup, change: &PolicyChange, own: &AgentId) -> Option<Wanted> {
     let members = mls::members(group);
     let before = mls::policy(group);
-    // The first policy of a channel that had none: whoever gives it one is its admin.
+    // The first policy of a channel that had none: its author becomes the admin.
     let base = before.clone().unwrap_or_else(|| Policy::open(*own));
     let after = change.applied(&base, &members);
     let after = after.with_admins(|agent| members.contains(agent));
@@ -236,7 +238,7 @@ fn wanted(group: &MlsGroup, change: &PolicyChange, own: &AgentId) -> Option<Want
 }
 
 impl Tx<'_> {
-    /// What of a change to the policy is still to be done.
+    /// Returns the part of a policy change that is still to be done.
     pub(super) fn wanted_policy(&self, channel: &Channel, row: &OutboxRow) -> Result<Wanted, EngineError> {
         let change = PolicyChange::decode(&row.content).map_err(|error| EngineError::mls("reading a policy", error))?;
         let group = channel.group.as_ref();

@@ -1,4 +1,4 @@
-//! A log that went back: it no longer has what this agent was shown.
+//! Rollbacks: a log that no longer has entries that this agent was shown.
 
 use super::channel::{Channel, one};
 use super::evidence::AGENT_LOG_NO;
@@ -13,16 +13,16 @@ use skytale_proto::{ChannelId, Digest, Offset};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Rollback {
-    /// The last entry that the log is known to have kept. What came after it was replaced, or is missing.
+    /// The last entry that the log is known to have kept. Later entries were replaced, or are missing.
     pub kept: Offset,
     /// The last entry that this agent had seen.
     pub cursor: Offset,
 }
 
 impl Engine {
-    /// Evidence that a channel's log (`None`: the agent's own log) went back. There is none any more once another member's
-    /// digest has shown that the channel's log is the one that this agent knows, or the agent's own log has gone on past what
-    /// it had seen.
+    /// Returns the evidence that a channel's log (`None`: the agent's own log) went back. It is cleared once another
+    /// member's digest confirms the channel's log that this agent knows, or the agent's own log has grown past its
+    /// cursor.
     pub fn rollback(&self, channel: Option<ChannelId>) -> Result<Option<Rollback>, EngineError> {
         let no = match channel {
             Some(channel) => one(self.vault.sql(), channel)?.1,
@@ -31,7 +31,7 @@ impl Engine {
         read(self.vault.sql(), no)
     }
 
-    /// The relay says again and again that the agent's own log ends at `head`, before its cursor. That is recorded.
+    /// Records that the relay repeatedly reports the head of the agent's own log, `head`, to be before its cursor.
     pub fn agent_log_is_short(&mut self, head: Offset) -> Result<Vec<Event>, EngineError> {
         let cursor = self.agent_cursor;
         let known = self.rollback(None)?.is_some_and(|rollback| rollback.kept <= head);
@@ -50,7 +50,8 @@ impl Engine {
         Ok(events)
     }
 
-    /// The agent's own log was read to its head: it has what this agent has seen, as far as its length tells.
+    /// Records that the agent's own log was read to its head: judging by its length, it has everything that this agent
+    /// has seen.
     pub fn agent_log_reached(&mut self) -> Result<(), EngineError> {
         if self.rollback(None)?.is_some() {
             self.transact(Durability::Later, |tx| tx.forget_rollback(AGENT_LOG_NO))?;
@@ -58,7 +59,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The relay says again and again that a channel's log ends at `head`, before this agent's cursor. That is recorded.
+    /// Records that the relay repeatedly reports the head of a channel's log, `head`, to be before this agent's cursor.
     pub fn log_is_short(&mut self, channel: ChannelId, head: Offset) -> Result<Vec<Event>, EngineError> {
         let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
             match head < channel.position.cursor {
@@ -93,8 +94,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The log took a frame whose parent is not the head that this agent was shown: it has another entry where that head
-    /// stood, or where this one says.
+    /// Whether the log accepted a frame whose parent is not the head that this agent was shown: it has another entry at
+    /// that head, or at the parent's offset.
     pub(super) fn is_other_head(&mut self, channel: &mut Channel, parent: Offset) -> Result<bool, EngineError> {
         let position = &channel.position;
         if position.recovery.unsure || parent > position.cursor {
@@ -105,7 +106,7 @@ impl Tx<'_> {
         Ok(true)
     }
 
-    /// A member has the digest that this agent has: up to there they were shown the same log.
+    /// Handles a member's digest that equals this agent's: up to there both were shown the same log.
     pub(super) fn agreed(&mut self, channel: &mut Channel, offset: Offset, theirs: &Digest) -> Result<(), EngineError> {
         let Some(rollback) = channel.rollback else {
             return Ok(());
@@ -137,7 +138,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The relay says that a frame is an entry at an offset that this agent has processed, where it was shown another entry.
+    /// Handles an answer that a frame is an entry at an offset where this agent has processed another entry.
     pub(super) fn appended_behind(
         &mut self,
         channel: &mut Channel,
@@ -156,7 +157,7 @@ impl Tx<'_> {
             return self.refused(channel, row, Code::EntryUnreadable);
         }
         self.rolled_back(channel, offset.previous())?;
-        // It is in the relay's log; it waits until it is known which log counts.
+        // It is in the relay's log; it waits until it is known which log is valid.
         channel.offered.accepted.insert(row.frame_id, offset);
         Ok(())
     }

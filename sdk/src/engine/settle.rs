@@ -1,4 +1,4 @@
-//! Settling on the log that the relay node has now, after it went back and its operator has said so.
+//! Settling on the relay node's present log, after the log went back and the operator confirmed it.
 //!
 //! ```text
 //!            kept      cursor
@@ -6,15 +6,16 @@
 //!          │ d1  d2  d3      what the log has now
 //! ```
 //!
-//! The agent finds `kept` itself, by comparing ([`Fork`]): the operator's word says only that it may go on from there. The
-//! cursor goes back to `kept`, and what the log has now is read as it comes. Of what stood behind `kept`:
+//! The agent finds `kept` itself, by comparing ([`Fork`]): the operator's word only permits it to go on from there. The
+//! cursor goes back to `kept`, and the agent reads the present log from there. The entries it knew after `kept` are
+//! handled so:
 //!
-//! - Messages are set aside ([`Engine::replaced`]). One that comes again, since its author sends it again or the log had it at
-//!   both places, is put back where it is now and is not shown twice.
-//! - Own messages that did not come again by the head are sent again, under their frame ids.
-//! - A group that has applied a commit behind `kept` is out of sync with the log, unless the log has that commit, too. An
-//!   agent whose removal was undone is removed again, and one whose addition was undone is added again, by whoever of those
-//!   that knew it comes back first.
+//! - Messages are set aside ([`Engine::replaced`]). A message that appears again, since its author resends it or the
+//!   log had it in both places, is put back at its new offset and is not shown twice.
+//! - Own messages that have not appeared again by the head are sent again, under their frame ids.
+//! - A group that has applied a commit after `kept` is out of sync with the log, unless the log has that commit, too.
+//!   If the removal of an agent was undone, it is removed again; if an addition was undone, the agent is added again.
+//!   The first returning member that knew of it does so.
 
 use super::channel::{Channel, one};
 use super::evidence::AGENT_LOG_NO;
@@ -29,17 +30,17 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use skytale_proto::{AgentId, ChannelId, FrameId, Offset, Record};
 
-/// What the operator of a relay node says of a log: that it may have gone back, at or before an entry.
+/// The word of a relay node's operator that a log may have gone back, at or before an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RollbackWord {
-    /// When it was said, unix milliseconds by the relay node's clock.
+    /// Time of the word, unix milliseconds by the relay node's clock.
     pub at_ms: u64,
-    /// The log's last entry then: what was lost came after some entry up to this one.
+    /// The log's last entry at that time: the loss begins after some entry up to this one.
     pub head: Offset,
 }
 
 impl RollbackWord {
-    /// It would make every later one old.
+    /// Whether it is dated in the future, which would make every later word old.
     fn is_of_the_future(&self) -> bool {
         self.at_ms > now_ms().saturating_add(WORD_AHEAD_MAX_MS)
     }
@@ -49,20 +50,20 @@ impl RollbackWord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Settled {
-    /// The last entry that the log had kept. From the next one on offsets mean other entries than before.
+    /// The last entry that the log had kept. Later offsets name other entries than before.
     pub kept: Offset,
     /// The last entry that this agent had seen before.
     pub cursor: Offset,
-    /// When the operator accepted it, unix milliseconds by the relay node's clock.
+    /// Time at which the operator accepted it, unix milliseconds by the relay node's clock.
     pub word_ms: u64,
-    /// The log's last entry then.
+    /// The log's last entry at that time.
     pub word_head: Offset,
-    /// When this agent settled, unix milliseconds by its own clock.
+    /// Time at which this agent settled, unix milliseconds by its own clock.
     pub settled_ms: u64,
 }
 
 impl Engine {
-    /// Whether there is evidence that a channel's log went back or is another one than others have.
+    /// Whether there is evidence that a channel's log went back or differs from the one of others.
     pub fn is_diverged(&mut self, channel: ChannelId) -> Result<bool, EngineError> {
         let known = self.loaded(channel)?;
         if known.position.state == ChannelState::Left {
@@ -79,21 +80,21 @@ impl Engine {
             .query_row([no], |row| row.get(0))?)
     }
 
-    /// Whether the operator of the relay node has said, at `word_ms`, that its logs may have gone back, and this channel was
-    /// not compared with its log since. See [`Engine::fork`].
+    /// Whether the operator's word of `word_ms`, that its logs may have gone back, is newer than the last comparison of
+    /// this channel with its log. See [`Engine::fork`].
     pub fn is_word_news(&mut self, channel: ChannelId, word_ms: u64) -> Result<bool, EngineError> {
         let known = self.loaded(channel)?;
         let heeded = known.settled.map_or(0, |settled| settled.word_ms);
         Ok(word_ms > heeded && known.position.cursor > Offset::ZERO && known.position.state != ChannelState::Left)
     }
 
-    /// Whether a channel's log is to be compared with what this agent was shown: an entry could not be
-    /// decrypted. Asked once.
+    /// Whether a channel's log is to be compared with the entries that this agent was shown, because an entry could not
+    /// be decrypted. Reading it resets it.
     pub fn is_suspect(&mut self, channel: ChannelId) -> Result<bool, EngineError> {
         Ok(std::mem::take(&mut self.loaded(channel)?.offered.suspect))
     }
 
-    /// What was compared: where the log has other entries than this agent was shown, that is recorded.
+    /// Handles the result of a comparison: records if the log has other entries than this agent was shown.
     pub fn compared(&mut self, channel: ChannelId, fork: &Fork) -> Result<Vec<Event>, EngineError> {
         if !fork.differs() {
             return Ok(Vec::new());
@@ -107,16 +108,18 @@ impl Engine {
         Ok(events)
     }
 
-    /// What this agent was shown of a channel, to be compared with what the log has now.
+    /// Returns the entries of a channel that this agent was shown, to be compared with the present log.
     pub fn fork(&mut self, channel: ChannelId) -> Result<Fork, EngineError> {
         let known = self.loaded(channel)?;
         Ok(known.window.fork(&channel.log()))
     }
 
-    /// Goes on with the log that the relay node has now, where its operator has said so. `fork` says where it parts from the
-    /// one that this agent was shown. `None` where it cannot be settled yet: the operator has said nothing, or of other
-    /// entries; or there are messages that were not acknowledged, and the application is reading (`is_read`): it would
-    /// acknowledge other entries than it means.
+    /// Continues with the relay node's present log, if its operator has accepted the rollback. `fork` says where it
+    /// parts from the log that this agent was shown.
+    ///
+    /// Returns `None` if it cannot be settled yet: the operator has said nothing, or spoke of other entries; or the
+    /// application is reading (`is_read`) and has unacknowledged messages, so it would acknowledge other entries than
+    /// it means.
     pub fn accept_rollback(
         &mut self,
         channel: ChannelId,
@@ -144,7 +147,7 @@ impl Engine {
             head: word.head.min(status.head),
             ..word
         };
-        // Where nothing is to be undone, another member is: it is heard of again if it does not settle.
+        // If nothing is to be undone here, another member must settle; if it does not, it reports again.
         let goes_back = kept < known.position.cursor;
         if goes_back && is_read && unacked > 0 {
             return Ok(None);
@@ -158,14 +161,14 @@ impl Engine {
         Ok(Some(events))
     }
 
-    /// As [`Engine::is_word_news`], of the agent's own log.
+    /// Like [`Engine::is_word_news`], for the agent's own log.
     pub fn is_word_news_of_agent_log(&self, word_ms: u64) -> Result<bool, EngineError> {
         let heeded = last(self.vault.sql(), AGENT_LOG_NO)?.map_or(0, |settled| settled.word_ms);
         Ok(word_ms > heeded)
     }
 
-    /// As [`Engine::accept_rollback`], for the agent's own log: it is read again behind the entry that the operator's word
-    /// names.
+    /// Like [`Engine::accept_rollback`], for the agent's own log: it is read again after the entry that the operator's
+    /// word names.
     pub fn accept_agent_log_rollback(&mut self, word: RollbackWord) -> Result<Vec<Event>, EngineError> {
         if !self.is_word_news_of_agent_log(word.at_ms)? || word.is_of_the_future() {
             return Ok(Vec::new());
@@ -193,7 +196,7 @@ impl Engine {
         Ok(events)
     }
 
-    /// How many rollbacks of a channel were settled.
+    /// Returns the number of settled rollbacks of a channel.
     pub(crate) fn settlements(&self, channel: ChannelId) -> Result<u64, EngineError> {
         let count =
             "SELECT count(*) FROM settled WHERE channel = (SELECT no FROM channel WHERE id = ?1) AND kept < cursor";
@@ -205,7 +208,7 @@ impl Engine {
         Ok(unsigned(count)?)
     }
 
-    /// Rollbacks of a channel that were settled, oldest first.
+    /// Lists the settled rollbacks of a channel, oldest first.
     pub fn settled(&self, channel: ChannelId) -> Result<Vec<Settled>, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         self.vault
@@ -218,7 +221,7 @@ impl Engine {
     }
 }
 
-/// How far ahead of this agent's clock an operator's word may be.
+/// Largest time by which an operator's word may be ahead of this agent's clock.
 const WORD_AHEAD_MAX_MS: u64 = 24 * 3_600 * 1_000;
 
 const SETTLED: &str = "kept, cursor, word_ms, word_head, settled_ms";
@@ -233,7 +236,7 @@ fn read_settled(row: &rusqlite::Row<'_>) -> Result<Settled, EngineError> {
     })
 }
 
-/// What was settled last of a channel.
+/// Returns the last settled rollback of a channel.
 pub(super) fn last(sql: &Connection, channel_no: i64) -> Result<Option<Settled>, EngineError> {
     sql.prepare_cached(&format!(
         "SELECT {SETTLED} FROM settled WHERE channel = ?1 ORDER BY word_ms DESC LIMIT 1"
@@ -264,7 +267,7 @@ impl Tx<'_> {
         self.forget_divergences(channel, &word, kept < cursor)?;
         self.keep_settled(channel.no, &settled)?;
         channel.settled = Some(settled);
-        // What was refused meanwhile is offered again, and what was acknowledged and may be gone.
+        // Frames refused meanwhile are offered again, as are acknowledged ones that may be gone.
         channel.offered.accepted.clear();
         channel.offered.again();
         if kept < cursor {
@@ -278,7 +281,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Evidence that the word explains. What others say of offsets behind it stays, until they agree.
+    /// Removes the evidence that the word explains. Digests of others for later offsets stay, until they agree.
     fn forget_divergences(&self, channel: &Channel, word: &RollbackWord, all: bool) -> Result<(), EngineError> {
         let members = channel.group.as_ref().map(mls::members).unwrap_or_default();
         let told: Vec<(Vec<u8>, i64)> = self
@@ -297,7 +300,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Up to here the log has been read since the word: what comes later was appended by agents that have heard it.
+    /// Records how far the log has been read since the word: later entries come from agents that know it.
     pub(super) fn bound_word(&self, channel: &mut Channel) -> Result<(), EngineError> {
         if let Some(settled) = channel
             .settled
@@ -340,7 +343,7 @@ impl Tx<'_> {
         let is_doubtful = position.recovery.unsure;
         if position.applied <= kept && position.recovery.standing == Standing::OutOfSync && since > kept && !is_doubtful
         {
-            // What it could not follow is among what is read again.
+            // The commits that it could not follow are among the entries read again.
             position.head = position.applied;
             position.recovery = Recovery::default();
             self.unqueue_all(channel, Intent::Rejoin)?;
@@ -362,7 +365,7 @@ impl Tx<'_> {
         if handshake_head <= kept {
             position.head = handshake_head;
         } else if position.head > kept {
-            // Each frame tells it by its parent.
+            // Each frame names it as its parent.
             position.head = Offset::FIRST;
         }
         if position.applied <= kept {
@@ -374,7 +377,7 @@ impl Tx<'_> {
             .filter(|(agent, added)| *added && members.contains(agent));
         channel.position.removed.extend(came.map(|(agent, _)| agent));
         if channel.position.recovery.standing.is_apart() {
-            // What it has asked names a place in the log that is another now.
+            // Its request names a place in the log that has another entry now.
             self.unbuild(channel)?;
         }
         let reason = format!(
@@ -384,7 +387,7 @@ impl Tx<'_> {
         self.out_of_sync(channel, kept.next(), reason)
     }
 
-    /// The log is gone, and this agent had created it: it does so again, and adds the members that it had.
+    /// Recreates a log that is gone and that this agent had created, and adds its members again.
     fn create_again(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
         let own = self.identity.agent_id();
         let others = channel.group.as_ref().map(mls::members).unwrap_or_default();
@@ -413,8 +416,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Messages that wait tell of a digest that is no longer the log's: they are built again. What was built before is known
-    /// where the log has it.
+    /// Rebuilds queued messages, since they carry a digest that is no longer the log's. Frames built earlier are
+    /// recognized if the log has them.
     fn encrypt_again(&self, channel: &mut Channel) -> Result<(), EngineError> {
         let built = |row: &OutboxRow| row.intent.is_message() && row.frame.is_some();
         for mut row in self.rows_from(channel, None, usize::MAX)?.into_iter().filter(built) {
@@ -429,14 +432,16 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Entries up to where this agent was when it settled are read a second time, as far as the log had them then.
+    /// Whether an entry is read a second time: entries up to this agent's cursor when it settled, as far as the log had
+    /// them then.
     pub(super) fn is_read_again(&self, channel: &Channel, offset: Offset) -> bool {
         channel
             .settled
             .is_some_and(|settled| offset > settled.kept && offset <= settled.cursor)
     }
 
-    /// The log has the last commit that this agent's group took, though it went back before it: the group goes on there.
+    /// Whether the log has the last commit of this agent's group, although it went back before it: the group resumes
+    /// there.
     pub(super) fn is_resumed_by(&self, channel: &Channel, record: &Record) -> bool {
         let position = &channel.position;
         position.recovery.standing == Standing::OutOfSync

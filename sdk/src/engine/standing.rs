@@ -15,9 +15,9 @@
 //!
 //! - **Renewing**: another copy of this vault has encrypted in this epoch (or may have: the vault was restored), so this one
 //!   must not: its ratchet keys may have been used. It reads on, and takes a new leaf before it sends.
-//! - **OutOfSync**: it has no keys of the group's epoch. It follows the log by the frames' headers, holds what it sends, and
-//!   asks to be removed and added again. What it was shown meanwhile it will never read.
-//! - **Superseded**: another copy took new keys while this one was current: two of them live. This one stops.
+//! - **OutOfSync**: it has no keys of the group's epoch. It follows the log by the frames' headers, holds its messages,
+//!   and asks to be removed and added again. It will never read the messages it receives meanwhile.
+//! - **Superseded**: another copy took new keys while this one was current: two copies are live. This one stops.
 
 use super::channel::Channel;
 use super::lost::LostReason;
@@ -39,16 +39,16 @@ pub enum Standing {
     /// This agent follows the group.
     #[default]
     Current = 0,
-    /// It reads; it takes new keys before it sends. This vault is an older copy.
+    /// This vault is an older copy. It reads, and takes new keys before it sends.
     Renewing = 1,
-    /// It cannot read what is sent, and has asked to be added again.
+    /// This agent cannot read messages, and has asked to be added again.
     OutOfSync = 2,
-    /// Another copy of this vault has taken its place. This one sends and reads nothing.
+    /// Another copy of this vault has superseded this one, which sends and reads nothing.
     Superseded = 3,
 }
 
 impl Standing {
-    /// A short name. Stable.
+    /// Returns a short, stable name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Current => "current",
@@ -65,35 +65,36 @@ impl Standing {
             .ok_or_else(|| VaultError::damaged("standing of a channel"))
     }
 
-    /// It has no keys of the group's epoch.
+    /// Whether this agent has no keys of the group's epoch.
     pub(super) const fn is_apart(self) -> bool {
         matches!(self, Self::OutOfSync | Self::Superseded)
     }
 }
 
-/// Where a channel's recovery has come to.
+/// Progress of a channel's recovery.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Recovery {
     pub(super) standing: Standing,
-    /// The first entry that it is about.
+    /// The first entry that it concerns.
     pub(super) since: Offset,
-    /// Why, in words.
+    /// The reason, in words.
     pub(super) reason: String,
-    /// Messages that were passed over since.
+    /// Number of messages skipped since.
     pub(super) missed: u64,
-    /// Where this agent's last request to rejoin is; [`Offset::ZERO`] where none waits for an answer.
+    /// Offset of this agent's last request to rejoin; [`Offset::ZERO`] if none is pending.
     pub(super) asked: Offset,
-    /// Entries of this epoch were lost: what the group cannot apply now, others may have applied.
+    /// Whether entries of this epoch were lost: others may have applied commits that this group cannot apply now.
     pub(super) unsure: bool,
-    /// A commit of this epoch was not applied. Members judge alike, so none has applied it: unless one speaks in a later epoch.
+    /// Whether a commit of this epoch was not applied. All members judge alike, so none has applied it, unless one
+    /// sends in a later epoch.
     pub(super) doubted: bool,
 }
 
 impl Engine {
-    /// The channel was replayed to its head in this session: what waits may be offered. Before that nothing is, so that
-    /// what another copy of this vault has sent is seen before anything is encrypted beside it.
+    /// Marks a channel as replayed to its head in this session: queued frames may be offered. Nothing is offered
+    /// earlier, so that this agent sees entries of another copy of its vault before it encrypts anything.
     ///
-    /// Whatever this vault knows by then needs a way back is set in motion. Gives what happened.
+    /// Starts any recovery that is known to be needed by then. Returns the events.
     pub fn reached_head(&mut self, channel: ChannelId) -> Result<Vec<Event>, EngineError> {
         let mut told = self.renew_restored()?;
         self.reached.insert(channel);
@@ -112,7 +113,8 @@ impl Engine {
         Ok(told)
     }
 
-    /// A restored vault takes new keys in every channel before it sends: another copy may have used those that it has.
+    /// Renews the keys of a restored vault in every channel before it sends: another copy may have used the present
+    /// ones.
     pub(super) fn renew_restored(&mut self) -> Result<Vec<Event>, EngineError> {
         let Some(restored) = self.restored else {
             return Ok(Vec::new());
@@ -131,7 +133,7 @@ impl Engine {
             });
             match renewed {
                 Ok(((), told)) => events.extend(told),
-                // Each channel is alone: this one sends nothing.
+                // Channels are independent: this one sends nothing.
                 Err(error) if error.code() == Code::VaultDamaged => {
                     tracing::warn!(channel = %info.id, %error, "a channel of a restored vault cannot be used");
                 }
@@ -143,7 +145,7 @@ impl Engine {
         Ok(events)
     }
 
-    /// Takes a vault over that another copy has superseded: this one asks to rejoin every channel in which it was.
+    /// Takes over from the copy that has superseded this vault: this one asks to rejoin each of its channels.
     pub fn take_over(&mut self) -> Result<Vec<Event>, EngineError> {
         let mut events = Vec::new();
         for info in self.channels()? {
@@ -162,12 +164,12 @@ impl Tx<'_> {
         let Recovery { since, missed, .. } = channel.position.recovery;
         channel.position.recovery.standing = Standing::Renewing;
         self.out_of_sync(channel, since, "another copy of this vault was in use".to_owned())?;
-        // What was passed over while this copy was stopped is reported with the rest.
+        // Messages skipped while this copy was stopped are reported with the rest.
         channel.position.recovery.missed = missed;
         Ok(())
     }
 
-    /// Queues what a way back needs and is not queued yet.
+    /// Queues the frames that a recovery needs and that are not queued yet.
     fn set_in_motion(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
         if channel.position.state == ChannelState::Left {
             return Ok(());
@@ -186,9 +188,11 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Another copy of this vault has encrypted in this epoch, or may have. What waits is encrypted again, under new keys.
+    /// Handles that another copy of this vault has, or may have, encrypted in this epoch. Queued messages are encrypted
+    /// again, under new keys.
     pub(super) fn renew(&mut self, channel: &mut Channel, offset: Offset, reason: &str) -> Result<(), EngineError> {
-        // A group whose ratchet keys another copy may have used is not gone on with, wherever the log has its last commit.
+        // If another copy may have used the group's ratchet keys, the group is not continued, wherever its last commit
+        // is in the log.
         channel.position.applied_hash = None;
         if channel.position.recovery.standing != Standing::Current {
             return Ok(());
@@ -209,14 +213,14 @@ impl Tx<'_> {
             offset,
             reason: reason.to_owned(),
         });
-        // A channel that is not in the log yet has nothing that could be renewed before its Create.
+        // A channel that is not in the log yet has nothing to renew before its Create.
         match channel.position.state {
             ChannelState::Creating => Ok(()),
             _ => self.set_in_motion(channel),
         }
     }
 
-    /// Nothing that was encrypted before is offered again.
+    /// Discards all frames encrypted so far: none is offered again.
     pub(super) fn unbuild(&self, channel: &mut Channel) -> Result<(), EngineError> {
         self.sql
             .prepare_cached("UPDATE outbox SET frame = NULL WHERE channel = ?1 AND kind != ?2")?
@@ -226,7 +230,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Its own external commit is in the log.
+    /// Handles that the agent's own external commit is in the log.
     pub(super) fn renewed(&mut self, channel: &mut Channel, offset: Offset) -> Result<(), EngineError> {
         self.take_set_aside(channel)?;
         channel.position.recovery = Recovery::default();
@@ -237,7 +241,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Puts the group that was set aside in the place of the channel's.
+    /// Replaces the channel's group by the one that was set aside.
     fn take_set_aside(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
         if let Some(mut before) = channel.group.take() {
             before.delete(self.provider.storage())?;
@@ -247,7 +251,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// This member has no keys of the epoch that begins (or began) at `offset`. It follows by headers from there on.
+    /// Marks this member as having no keys of the epoch that starts (or started) at `offset`. It follows by headers
+    /// from there on.
     pub(super) fn out_of_sync(
         &mut self,
         channel: &mut Channel,
@@ -265,11 +270,12 @@ impl Tx<'_> {
             standing: Standing::OutOfSync,
             since: offset,
             reason: reason.clone(),
-            // A member whose ratchet keys another copy may have used does not go on with them, whatever it can read.
+            // If another copy may have used the member's ratchet keys, it does not continue with them, whatever it can
+            // read.
             unsure: before.unsure || before.standing == Standing::Renewing,
             ..Recovery::default()
         };
-        // It judges nothing from here on; what others find they correct.
+        // It judges nothing from here on; others correct what they find.
         channel.position.drift = super::drift::Drift::default();
         self.hold(channel)?;
         self.events.push(Event::OutOfSync {
@@ -283,7 +289,7 @@ impl Tx<'_> {
         }
     }
 
-    /// Another copy of this vault, which lives, took new keys.
+    /// Handles that another live copy of this vault took new keys.
     pub(super) fn superseded(&mut self, channel: &mut Channel, offset: Offset) -> Result<(), EngineError> {
         channel.position.recovery = Recovery {
             standing: Standing::Superseded,
@@ -292,7 +298,7 @@ impl Tx<'_> {
             ..Recovery::default()
         };
         self.hold(channel)?;
-        // What waits is listed as failed: it goes out when the application says so, from the copy that is kept.
+        // Queued messages are listed as failed: the application may send them again, from the copy that is kept.
         self.fail_all(channel, Code::Superseded)?;
         self.events.push(Event::Superseded {
             channel: channel.id,
@@ -301,7 +307,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// What waits stays, and is not offered.
+    /// Keeps the queued frames without offering them.
     fn hold(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
         self.unbuild(channel)?;
         self.unqueue_all(channel, Intent::Renew)?;
@@ -313,7 +319,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A member's Welcome leads this one back into the group.
+    /// Handles a member's Welcome that brings this one back into the group.
     pub(super) fn rejoined(
         &mut self,
         channel: &mut Channel,
@@ -333,7 +339,7 @@ impl Tx<'_> {
         channel.position.applied = offset;
         channel.position.drift = super::drift::Drift::default();
         self.unqueue_all(channel, Intent::Rejoin)?;
-        // Another member's new beginning came first.
+        // Another member's reboot came first.
         self.go_without_reboot(channel)?;
         self.unbuild(channel)?;
         self.forget_requests(channel, &welcomed.members)?;
@@ -357,7 +363,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The relay refused for good what a way back needs: it is tried again in the next session.
+    /// Handles a permanent refusal of a frame that a recovery needs: it is retried in the next session.
     pub(super) fn way_back_refused(
         &mut self,
         channel: &mut Channel,
@@ -371,7 +377,7 @@ impl Tx<'_> {
             return Ok(());
         }
         let cursor = channel.position.cursor;
-        // It was removed, by a commit that it could not read or that is gone. It has no keys that are of use any more.
+        // It was removed by a commit that it could not read or that is gone. Its keys are useless now.
         if channel.position.recovery.standing == Standing::OutOfSync {
             self.note_missed(channel, cursor.next())?;
             return self.left(channel, cursor, self.identity.agent_id());

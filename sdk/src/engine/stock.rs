@@ -1,8 +1,8 @@
-//! The agent's KeyPackages on offer: how old they are, and which are to be taken back.
+//! The agent's KeyPackages on offer: their age, and their replacement.
 //!
-//! A relay node gives single-use packages in the order in which they were offered, so the oldest is at the head of the
-//! queue. What cannot be withdrawn can be claimed: the owner claims its own packages until the head is fresh, and offers
-//! new ones behind it. Nobody else can have a package that its owner has claimed.
+//! A relay node hands out single-use packages in the order in which they were offered, so the oldest is at the head of
+//! the queue. Packages cannot be withdrawn, but they can be claimed: the owner claims its own packages until the head
+//! is fresh, and offers new ones at the end. Nobody else can get a package that its owner has claimed.
 
 use super::clock::{CLOCKS_DIFFER_MAX, millis};
 use super::transact::Tx;
@@ -13,14 +13,14 @@ use rusqlite::{OptionalExtension, Row, params};
 use skytale_proto::{FrameId, Offset};
 use std::time::Duration;
 
-/// KeyPackages that live shorter than this are not replaced for their age: their owner would do little else.
+/// KeyPackages with a shorter life than this are not replaced for their age: their owner would do little else.
 const RENEWED_LIFE_MIN: Duration = Duration::from_secs(3_600);
 
-/// The time by which packages are judged, and how long those live that are made now.
+/// The time by which packages are judged, and the lifetime of new ones.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shelf {
     pub(super) now_ms: u64,
-    /// By this machine's clock alone: no relay node can have private keys deleted.
+    /// Time by this machine's clock only, so that no relay node can cause private keys to be deleted.
     pub(super) own_ms: u64,
     pub(super) lifetime_ms: u64,
 }
@@ -28,14 +28,14 @@ pub(super) struct Shelf {
 /// The single-use packages on offer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct OnOffer {
-    /// Those that are to be replaced.
+    /// Number of packages to be replaced.
     pub(super) due: u32,
-    /// The one that is given next is one of them.
+    /// Whether the next package in the queue is one of them.
     pub(super) head_is_due: bool,
 }
 
 impl Shelf {
-    /// The life of a package that is made now.
+    /// Returns the lifetime of a package that is made now.
     pub(super) const fn life(self) -> Life {
         Life {
             made_s: self.now_ms / 1_000,
@@ -43,7 +43,7 @@ impl Shelf {
         }
     }
 
-    /// Whether a package is to be replaced: half of its life has passed, or it was made by a clock that is not right.
+    /// Whether a package must be replaced: half of its life has passed, or it was made by a wrong clock.
     fn is_due(self, made_ms: u64, expires_ms: Option<u64>) -> bool {
         if self.lifetime_ms < millis(RENEWED_LIFE_MIN) {
             return false;
@@ -57,23 +57,23 @@ impl Shelf {
 }
 
 impl Engine {
-    /// A relay node's clock says that it is this time, unix milliseconds. The later of its and this machine's counts for the
-    /// age of KeyPackages. Not kept.
+    /// Records a relay node's time, unix milliseconds. The later of its and this machine's clock determines the age of
+    /// KeyPackages. Not stored.
     pub fn relay_time(&mut self, relay_ms: u64) {
         self.clocks.hear(relay_ms);
     }
 
-    /// Whether the single-use KeyPackage that the relay would give next is to be replaced, given how many are left. Then
-    /// claim it ([`Engine::claim_frame`] of this agent itself), and ask [`Engine::key_package_was_due`] whether to go on.
+    /// Whether the relay's next single-use KeyPackage must be replaced, given how many are left. If so, claim it
+    /// ([`Engine::claim_frame`] of this agent itself), and check [`Engine::key_package_was_due`] whether to continue.
     pub fn key_package_is_due(&self, live: u32) -> Result<bool, EngineError> {
         let shelf = self.shelf();
         let (on_offer, _) = self.transact(Durability::Later, |tx| tx.on_offer(shelf, live))?;
         Ok(on_offer.head_is_due)
     }
 
-    /// Whether a KeyPackage that this agent has claimed of itself was one to be replaced. If not, others have claimed
-    /// meanwhile, and the head of the queue is fresh. Its private keys stay as those of any that was claimed: what a relay
-    /// node says it took is no proof that no Welcome is on its way.
+    /// Whether a KeyPackage that this agent has claimed of itself was due for replacement. If not, others have claimed
+    /// packages meanwhile, and the head of the queue is fresh. Its private keys stay, like those of any claimed
+    /// package: a relay node's answer is no proof that no Welcome is in flight.
     pub fn key_package_was_due(&self, frame_id: FrameId) -> Result<bool, EngineError> {
         let shelf = self.shelf();
         let known = self
@@ -96,8 +96,8 @@ impl Engine {
 }
 
 impl Tx<'_> {
-    /// Judges the `live` single-use packages that the relay has left: the ones offered last. If the vault knows fewer, those
-    /// that it does not know are the oldest, and their private keys are gone.
+    /// Judges the `live` single-use packages that the relay has left: the ones offered last. If the vault knows fewer,
+    /// the unknown ones are the oldest, and their private keys are gone.
     pub(super) fn on_offer(&self, shelf: Shelf, live: u32) -> Result<OnOffer, EngineError> {
         let packages: Vec<(u64, Option<u64>)> = self
             .sql
@@ -117,7 +117,7 @@ impl Tx<'_> {
         })
     }
 
-    /// Whether the last resort on offer is to be replaced.
+    /// Whether the last resort on offer must be replaced.
     pub(super) fn last_resort_is_due(&self, shelf: Shelf) -> Result<bool, EngineError> {
         let newest = self
             .sql
@@ -131,8 +131,8 @@ impl Tx<'_> {
         Ok(newest.is_none_or(|(made_ms, expires_ms)| shelf.is_due(made_ms, expires_ms)))
     }
 
-    /// A KeyPackage is in the agent's log. One that this vault does not know was made by a vault that is lost, or by a
-    /// later state of this one: nobody has its private keys, so it is to be replaced.
+    /// Handles a KeyPackage in the agent's log. An unknown one was made by a lost vault, or by a later state of this
+    /// one: nobody has its private keys, so it must be replaced.
     pub(super) fn key_package_in_log(
         &self,
         frame_id: FrameId,

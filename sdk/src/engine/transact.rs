@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use skytale_proto::ChannelId;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What a transaction works with.
+/// State of a transaction.
 pub(super) struct Tx<'a> {
     /// The database, with a transaction open.
     pub(super) sql: &'a Connection,
@@ -19,7 +19,7 @@ pub(super) struct Tx<'a> {
 }
 
 impl Tx<'_> {
-    /// Refuses to go on where the group's storage has failed: what OpenMLS then says of its input is not to be believed.
+    /// Fails if the group's storage has failed: OpenMLS's verdict on its input is then not to be trusted.
     pub(super) fn storage_is_sound(&self) -> Result<(), EngineError> {
         self.provider
             .failure()
@@ -27,7 +27,7 @@ impl Tx<'_> {
     }
 }
 
-/// A read of the group's storage that failed.
+/// Converts a failed read of the group's storage.
 pub(super) fn storage_failed(failure: mls::Failure) -> EngineError {
     match failure.is_damage {
         true => VaultError::damaged(format!("the group's storage: {}", failure.reason)).into(),
@@ -36,7 +36,7 @@ pub(super) fn storage_failed(failure: mls::Failure) -> EngineError {
 }
 
 impl Engine {
-    /// Runs `change` in a transaction of its own, and gives its result with the events it told.
+    /// Runs `change` in a transaction of its own, and returns its result with its events.
     pub(super) fn transact<T>(
         &self,
         durability: Durability,
@@ -61,8 +61,8 @@ impl Engine {
         Ok((result, events))
     }
 
-    /// Runs `change` on a channel in a transaction of its own. Where that fails, the channel in memory has moved on while
-    /// the vault has not: it is thrown away, and loaded again when it is needed.
+    /// Runs `change` on a channel in a transaction of its own. If that fails, the channel in memory has changed while
+    /// the vault has not: it is discarded, and loaded again when needed.
     pub(super) fn transact_on<T>(
         &mut self,
         id: ChannelId,
@@ -82,7 +82,7 @@ impl Engine {
         Ok(result)
     }
 
-    /// Takes a channel out of memory, loading it where it is not there.
+    /// Takes a channel out of memory; loads it if needed.
     pub(super) fn take(&mut self, id: ChannelId) -> Result<Channel, EngineError> {
         if let Some(channel) = self.loaded.remove(&id) {
             return Ok(channel);
@@ -91,10 +91,10 @@ impl Engine {
         Channel::load(self.vault.sql(), &provider, id)?.ok_or(EngineError::ChannelUnknown { channel: id })
     }
 
-    /// Puts a channel back that agrees with the vault.
+    /// Puts back a channel that agrees with the vault.
     pub(super) fn put_back(&mut self, channel: Channel) {
         while self.loaded.len() >= self.config.channels_loaded_max.max(1) {
-            // One that has nothing on the way is cheapest to forget.
+            // A channel with nothing in flight is cheapest to forget.
             let idle = self.loaded.iter().find(|(_, channel)| channel.offered.in_flight == 0);
             let Some(id) = idle.or_else(|| self.loaded.iter().next()).map(|(id, _)| *id) else {
                 break;
@@ -104,7 +104,7 @@ impl Engine {
         self.loaded.insert(channel.id, channel);
     }
 
-    /// A channel in memory, to look at.
+    /// Returns a channel in memory; loads it if needed.
     pub(super) fn loaded(&mut self, id: ChannelId) -> Result<&mut Channel, EngineError> {
         let channel = self.take(id)?;
         self.put_back(channel);
@@ -114,7 +114,7 @@ impl Engine {
     }
 }
 
-/// Unix milliseconds.
+/// Returns the current time, unix milliseconds.
 pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

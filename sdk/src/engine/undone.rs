@@ -1,7 +1,7 @@
-//! Changes of the group that a log which went back has lost: removals and additions, and wishes to leave.
+//! Changes of the group that a rollback of the log has undone: removals, additions, and requests to leave.
 //!
-//! An agent whose removal is gone is on the roster again: members that knew of the removal make it again, and say nothing
-//! before. An agent whose addition is gone is added again.
+//! An agent whose removal is gone is on the roster again: members that knew of the removal repeat it, and send nothing
+//! before that. An agent whose addition is gone is added again.
 
 use super::channel::Channel;
 use super::outbox::{Intent, Place};
@@ -14,7 +14,7 @@ use rusqlite::{Connection, params};
 use skytale_proto::{AgentId, FrameId, Offset};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Agents that are on the log's roster again, since the commit that removed them is gone.
+/// Returns agents that are on the log's roster again, since the commit that removed them is gone.
 pub(super) fn returned(sql: &Connection, channel_no: i64) -> Result<BTreeSet<AgentId>, EngineError> {
     sql.prepare_cached("SELECT agent FROM undone WHERE channel = ?1 AND added = 0")?
         .query_map([channel_no], |row| row.get::<_, Vec<u8>>(0))?
@@ -23,7 +23,8 @@ pub(super) fn returned(sql: &Connection, channel_no: i64) -> Result<BTreeSet<Age
 }
 
 impl Tx<'_> {
-    /// Changes of the group behind `kept`: what each agent was before them is what the log says now.
+    /// Removes the changes of the group after `kept`: in the log, each agent has its earlier state again. Returns the
+    /// agents whose change was undone, and whether it was an addition.
     pub(super) fn undo(&mut self, channel: &mut Channel, kept: Offset) -> Result<BTreeMap<AgentId, bool>, EngineError> {
         let changes: Vec<(Vec<u8>, bool)> = self
             .sql
@@ -41,7 +42,7 @@ impl Tx<'_> {
         }
         let mut undone = BTreeMap::new();
         for (agent, (first, now)) in net {
-            // Added and removed again, or the other way round: it is what it was.
+            // Added and removed again, or vice versa: nothing has changed.
             if first == now && agent != self.identity.agent_id() {
                 self.sql
                     .prepare_cached("INSERT OR REPLACE INTO undone (channel, agent, added) VALUES (?1, ?2, ?3)")?
@@ -53,7 +54,7 @@ impl Tx<'_> {
         Ok(undone)
     }
 
-    /// Wishes to leave behind `kept` are taken out of the group; this agent's own is made again.
+    /// Removes requests to leave after `kept` from the group; this agent's own is repeated.
     pub(super) fn forget_proposals(&mut self, channel: &mut Channel, kept: Offset) -> Result<(), EngineError> {
         let agents: Vec<Vec<u8>> = self
             .sql
@@ -79,7 +80,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A wish to leave is in the log.
+    /// Records a request to leave in the log.
     pub(super) fn note_leaving(&self, channel: &Channel, offset: Offset, agent: &AgentId) -> Result<(), EngineError> {
         self.sql
             .prepare_cached("INSERT OR REPLACE INTO leaving (channel, agent, at) VALUES (?1, ?2, ?3)")?
@@ -87,7 +88,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A change of the group, remembered as long as the digest of its entry.
+    /// Records a change of the group, for as long as the digest of its entry is kept.
     pub(super) fn note_change(
         &self,
         channel: &Channel,
@@ -113,8 +114,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// This agent is back in the group: those whose addition was undone are added. See [`Tx::remove_returned`] for those whose
-    /// removal was.
+    /// Repeats undone additions when this agent is back in the group. See [`Tx::remove_returned`] for undone removals.
     pub(super) fn redo(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
         let added: Vec<Vec<u8>> = self
             .sql
@@ -131,8 +131,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Queues the removal of agents that the log has brought back, before all else. Until it is done nothing is said in the
-    /// group. Where it was refused, it is tried again at another head or in the next session.
+    /// Queues the removal of agents that the log has brought back, before everything else. Until it is done nothing is
+    /// sent in the group. If it was refused, it is retried at another head or in the next session.
     pub(super) fn remove_returned(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
         if channel.position.recovery.standing != Standing::Current
             || !channel.has_returned()
@@ -140,7 +140,7 @@ impl Tx<'_> {
         {
             return Ok(());
         }
-        // Behind a message it would wait for what waits for it.
+        // Behind a message it would wait for an item that waits for it.
         let first = self.rows_from(channel, None, 1)?.pop();
         if first.is_some_and(|row| row.intent.is_commit()) {
             return Ok(());
@@ -154,8 +154,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// What a commit that the group took says of agents whose change was undone: who is removed is removed again, and who is
-    /// added was meant to be. A member that rejoins is neither. A header alone is not believed: it could lie.
+    /// Handles an applied commit that concerns agents whose change was undone: a removed agent is removed again, and an
+    /// added one was meant to be added. A rejoining member is neither. A header alone is not believed: it could lie.
     pub(super) fn heed_change(
         &self,
         channel: &mut Channel,

@@ -1,4 +1,4 @@
-//! Why entries cannot be processed, for programs.
+//! Causes of unreadable entries, for programs.
 
 use crate::mls::Rejected;
 use crate::vault::VaultError;
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use skytale_proto::Code;
 use std::fmt;
 
-/// Why an entry cannot be processed, and never will be. The words beside it say more.
+/// Cause why an entry cannot be processed, and never will be. The accompanying text says more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(i64)]
 #[non_exhaustive]
 pub enum UnreadableCause {
-    /// An older version recorded it, and did not keep why in this form.
+    /// An older version recorded it, and did not store the cause in this form.
     #[default]
     Unknown = 0,
     /// Its bytes are not a frame of this log.
@@ -20,15 +20,15 @@ pub enum UnreadableCause {
     Invalid = 2,
     /// Its key was used before: it is a copy of an entry that was read, or this vault is an older copy.
     KeyUsed = 3,
-    /// It is of a later epoch than this agent is in: a change to the group was not shown to it, or could not be applied.
+    /// It is of a later epoch than this agent's: the agent was not shown a change to the group, or could not apply it.
     LaterEpoch = 4,
-    /// A change to the group that other members may have applied, and this one could not.
+    /// It is a change to the group that other members may have applied, and that this one could not.
     OutOfSync = 5,
-    /// Its header contradicts its content, or its author may not do what it does.
+    /// Its header contradicts its content, or its author lacks the right for it.
     HeaderLied = 6,
-    /// Its author is on the log's roster, and not in the group.
+    /// Its author is on the log's roster, but not in the group.
     NotMember = 7,
-    /// A Welcome to a channel that cannot be used.
+    /// It is a Welcome to a channel that cannot be used.
     Welcome = 8,
 }
 
@@ -45,7 +45,7 @@ impl UnreadableCause {
         Self::Welcome,
     ];
 
-    /// The number that is kept. Persisted: keep stable.
+    /// Returns the stored number. Persisted: keep stable.
     pub(super) const fn number(self) -> i64 {
         self as i64
     }
@@ -55,7 +55,7 @@ impl UnreadableCause {
         found.ok_or_else(|| VaultError::damaged("cause of an unreadable entry"))
     }
 
-    /// Of an entry that was decoded.
+    /// Returns the cause for an entry that was decoded and rejected.
     pub(super) const fn of(rejected: &Rejected) -> Self {
         match rejected {
             Rejected::OutOfSync(_) => Self::OutOfSync,
@@ -67,7 +67,7 @@ impl UnreadableCause {
         }
     }
 
-    /// A name of one word. Stable.
+    /// Returns a stable name of one word.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -82,7 +82,7 @@ impl UnreadableCause {
         }
     }
 
-    /// The code that fits best: [`Code::EntryUnreadable`] where there is no other.
+    /// Returns the closest code: [`Code::EntryUnreadable`] if there is no other.
     pub const fn code(self) -> Code {
         match self {
             Self::Malformed => Code::FrameMalformed,
@@ -92,7 +92,7 @@ impl UnreadableCause {
         }
     }
 
-    /// What to do, in a sentence.
+    /// Returns what to do about it, in a sentence.
     pub const fn help(self) -> &'static str {
         match self {
             Self::Unknown | Self::Invalid | Self::Malformed => "Ask its author to send it again.",

@@ -1,4 +1,4 @@
-//! What was sent and is not in the log yet; what became of what was sent.
+//! Items in the outbox, and the outcome of sends.
 
 use super::channel::one;
 use super::outbox::Intent;
@@ -11,35 +11,35 @@ use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
 
-/// What one of the outbox takes in a page, besides its payload.
+/// Size of an outbox item in a page, besides its payload.
 const ROW_BYTES: u64 = 256;
 
-/// Something that waits in a channel's outbox.
+/// An item in a channel's outbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Queued {
     /// The channel.
     pub channel: ChannelId,
-    /// Its frame's id, as [`Channel::send`](crate::Channel::send) and the others gave it.
+    /// Its frame id, as returned by [`Channel::send`](crate::Channel::send) and the other sending calls.
     pub frame_id: FrameId,
-    /// What it is.
+    /// Its kind.
     pub kind: QueuedKind,
-    /// When it was queued, unix milliseconds by this machine's clock.
+    /// Time at which it was queued, unix milliseconds by this machine's clock.
     pub since_ms: u64,
-    /// Bytes that it takes in the outbox: of a message, its payload.
+    /// Its size in the outbox, in bytes: for a message, the payload's.
     pub bytes: u64,
-    /// How often it was offered to a relay node and refused, also since others' commits came first.
+    /// Number of refusals by relay nodes, including those because another commit came first.
     pub attempts: u32,
     /// The last refusal.
     pub last_refusal: Option<Refusal>,
-    /// The message; `None` where it is a change to the group.
+    /// The message's payload; `None` for a change to the group.
     #[serde(with = "crate::share::octets::option")]
     pub payload: Option<Bytes>,
-    /// What the message says besides: which message it answers, its content type.
+    /// The message's properties: the message that it answers, its content type.
     pub properties: Properties,
 }
 
-/// What waits in an outbox.
+/// Kind of an item in an outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum QueuedKind {
@@ -53,41 +53,41 @@ pub enum QueuedKind {
     Remove,
     /// A replacement of this agent's keys.
     UpdateKeys,
-    /// This agent's wish to leave.
+    /// This agent's request to leave.
     Leave,
-    /// A commit that lets go those who asked to leave. The engine's own.
+    /// A commit that removes members that asked to leave. The engine's own.
     LetGo,
-    /// The channel digest, told to those who came. The engine's own.
+    /// The channel digest, sent to new members. The engine's own.
     Digest,
     /// A request to be added again. The engine's own.
     Rejoin,
     /// New keys, since this vault is an older copy. The engine's own.
     Renew,
-    /// The group's new beginning.
+    /// A recreation of the group.
     Reboot,
     /// A change of the channel's policy.
     Policy,
-    /// An addition that waits until its agent has KeyPackages on offer; what is behind it waits, too. See
+    /// An addition that waits until its agent has KeyPackages on offer; items behind it wait, too. See
     /// [`Engine::ensure_members`].
     AddWaiting,
 }
 
-/// A refusal of a relay node that does not end an attempt to send.
+/// A refusal by a relay node after which the send is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Refusal {
-    /// Why.
+    /// The reason.
     pub code: Code,
-    /// When, unix milliseconds by this machine's clock.
+    /// Time of the refusal, unix milliseconds by this machine's clock.
     pub at_ms: u64,
 }
 
-/// What became of something that was sent.
+/// State or outcome of a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It waits in the outbox.
     Waiting,
-    /// A message that is in the log, and in the history.
+    /// A message in the log, and in the history.
     Delivered(Offset),
     /// It will not be delivered. See [`Engine::failed`].
     Failed(Code),
@@ -114,15 +114,15 @@ impl From<Intent> for QueuedKind {
 }
 
 impl Engine {
-    /// All that waits in a channel's outbox, in the order in which it goes out. No more than
-    /// [`EngineConfig::outbox_messages_max`](super::EngineConfig::outbox_messages_max) messages, with payloads of
-    /// [`EngineConfig::outbox_bytes_max`](super::EngineConfig::outbox_bytes_max) together.
+    /// Lists a channel's outbox, in sending order. The list is bounded by
+    /// [`EngineConfig::outbox_messages_max`](super::EngineConfig::outbox_messages_max) messages and
+    /// [`EngineConfig::outbox_bytes_max`](super::EngineConfig::outbox_bytes_max) bytes of payload.
     pub fn outbox(&self, channel: ChannelId) -> Result<Vec<Queued>, EngineError> {
         Ok(self.outbox_page(channel, i64::MIN, u64::MAX)?.0)
     }
 
-    /// A part of [`Engine::outbox`], from a place on: about `bytes_max` bytes, and at least one. With the place where it goes
-    /// on.
+    /// Returns a page of [`Engine::outbox`] from a place on: about `bytes_max` bytes, and at least one item. Also
+    /// returns the place of the next page.
     pub(crate) fn outbox_page(
         &self,
         channel: ChannelId,
@@ -149,8 +149,8 @@ impl Engine {
         Ok((page, None))
     }
 
-    /// What became of something that was sent on a channel; `None` where the vault no longer knows: a change to the group
-    /// that was made or not needed, a message that was purged, an id that is not of this channel, or not of a sending call.
+    /// Returns the state or outcome of a send on a channel. Returns `None` if the vault does not know the id: a change
+    /// to the group that was made or not needed, a purged message, another channel's id, or an id that was never sent.
     pub fn fate(&self, channel: ChannelId, frame_id: FrameId) -> Result<Option<Fate>, EngineError> {
         let sql = self.vault.sql();
         let (_, no) = one(sql, channel)?;
@@ -180,7 +180,7 @@ impl Engine {
 }
 
 impl Tx<'_> {
-    /// Keeps what a relay node said of an intent that it may be offered again.
+    /// Records a relay node's refusal of an intent that may be offered again.
     pub(super) fn refused_for_now(&self, channel_no: i64, seq: i64, code: Code) -> Result<(), EngineError> {
         self.sql
             .prepare_cached(

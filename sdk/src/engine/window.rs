@@ -1,4 +1,4 @@
-//! The channel digest, and enough of its past to compare with what others saw.
+//! The channel digest, and enough of its past to compare with digests of others.
 
 use super::{EngineError, RollbackWord};
 use crate::vault::{VaultError, integer, unsigned};
@@ -6,46 +6,46 @@ use rusqlite::Connection;
 use skytale_proto::{Detail, Digest, Frame, LogId, Offset, Record};
 use std::collections::VecDeque;
 
-/// Offsets before the cursor whose digest is kept. A digest that is older when it arrives is not compared.
+/// Number of offsets before the cursor whose digest is kept. An older digest is not compared when it arrives.
 pub(super) const OFFSETS_MAX: usize = 4_096;
 const HASH_BYTES: usize = 32;
 
 type Hash = [u8; HASH_BYTES];
 
-/// In the place of a Trim's hash. No frame has this one.
+/// Stands for a Trim's hash. No frame has this one.
 const PASSED: Hash = [0; HASH_BYTES];
 
-/// The digests of the last entries; or, in a channel whose digest this agent was not told yet, the hashes of their
-/// frames, from which the digests follow once it is.
+/// The digests of the last entries. In a channel whose digest this agent does not know yet, the hashes of their frames,
+/// from which the digests follow once it knows one.
 #[derive(Debug)]
 pub(super) struct Window {
     /// The offset that the first hash belongs to.
     first: u64,
     hashes: VecDeque<Hash>,
-    /// The digest at the last offset, where it is known.
+    /// The digest at the last offset, if it is known.
     digest: Option<Digest>,
-    /// How many hashes at the end are not in the database yet.
+    /// Number of hashes at the end that are not in the database yet.
     unsaved: usize,
-    /// What the database has is of another kind now.
+    /// Whether the database has outdated values, which must be rewritten.
     rewrite: bool,
 }
 
-/// What a member said of its log.
+/// Result of comparing a member's digest.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Compared {
-    /// The same; or too old to say.
+    /// The same digest, or one too old to compare.
     Agrees,
-    /// Another digest at that offset; `None` where this agent was shown nothing there yet.
+    /// Another digest at that offset; `None` if this agent has received nothing there yet.
     Differs { ours: Option<Digest> },
 }
 
 impl Window {
-    /// Of a channel that this agent makes: it knows the digest from the beginning.
+    /// Creates the window of a channel that this agent creates: it knows the digest from the start.
     pub(super) fn genesis(log: &LogId) -> Self {
         Self::empty(Offset::ZERO, Some(Digest::genesis(log)))
     }
 
-    /// Of a channel that this agent joins by the bundle at `offset`.
+    /// Creates the window of a channel that this agent joins by the bundle at `offset`.
     pub(super) fn joined(offset: Offset) -> Self {
         Self::empty(offset, None)
     }
@@ -64,12 +64,12 @@ impl Window {
         self.digest
     }
 
-    /// The first entry whose digest is kept.
+    /// Returns the first entry whose digest is kept.
     pub(super) const fn first(&self) -> Offset {
         Offset::new(self.first)
     }
 
-    /// The entry after the last one.
+    /// Adds the next entry.
     pub(super) fn push(&mut self, offset: Offset, frame: &[u8]) {
         let hash = Digest::hash_frame(frame);
         self.digest = self.digest.map(|digest| digest.next_hashed(offset, &hash));
@@ -87,7 +87,7 @@ impl Window {
         }
     }
 
-    /// The entry after the last one, a Trim: it leaves the digest as it is.
+    /// Adds the next entry, a Trim, which does not change the digest.
     pub(super) fn pass(&mut self, offset: Offset) {
         debug_assert_eq!(offset.get(), self.first + self.hashes.len() as u64);
         self.hashes
@@ -95,18 +95,18 @@ impl Window {
         self.bound();
     }
 
-    /// Goes on behind entries that are gone. Where they were Trims alone, the digest is as it was; else it is not known.
+    /// Skips lost entries. If they were only Trims, the digest stays the same; else it becomes unknown.
     pub(super) fn skip(&mut self, cursor: Offset, trims_alone: bool) {
         *self = Self::empty(cursor, self.digest.filter(|_| trims_alone));
         if let Some(digest) = self.digest {
-            // What members say of the cursor itself is compared, too.
+            // Members' digests at the cursor itself are compared, too.
             self.first = cursor.get();
             self.hashes.push_back(*digest.as_bytes());
             self.unsaved = 1;
         }
     }
 
-    /// Forgets the entries after `kept`: the log has others there.
+    /// Removes the entries after `kept`: the log has others there.
     pub(super) fn cut(&mut self, log: &LogId, kept: Offset) {
         let first = self.first;
         if kept == Offset::ZERO {
@@ -133,10 +133,10 @@ impl Window {
         self.rewrite = true;
     }
 
-    /// What is known of the log, to be compared with what it has now.
+    /// Returns the known entries of the log, to be compared with its present ones.
     pub(super) fn fork(&self, log: &LogId) -> Fork {
         let hashes: Vec<Hash> = self.hashes.iter().copied().collect();
-        // Before the first hash nothing is known, but where it is the log's first.
+        // Before the first hash nothing is known, unless it is the log's first.
         let (base, digest) = match self.digest {
             Some(_) if self.first == 1 => (Offset::ZERO, Some(Digest::genesis(log))),
             Some(digest) => (
@@ -156,7 +156,7 @@ impl Window {
         }
     }
 
-    /// Compares with the digest that a member had at an offset; takes it, where none is known.
+    /// Compares with a member's digest at an offset; adopts it if none is known.
     pub(super) fn compare(&mut self, offset: Offset, theirs: &Digest) -> Compared {
         let end = self.first + self.hashes.len() as u64;
         if offset.get() >= end {
@@ -179,7 +179,7 @@ impl Window {
         }
     }
 
-    /// Whether this digest is known to be the one at an offset.
+    /// Whether this is known to be the digest at an offset.
     pub(super) fn has(&self, offset: Offset, digest: &Digest) -> bool {
         self.digest.is_some() && self.at(offset) == Some(*digest)
     }
@@ -190,7 +190,7 @@ impl Window {
     }
 
     fn adopt(&mut self, offset: Offset, theirs: &Digest) {
-        // The digest at `first - 1` is as good as one in the window: all hashes after it are kept.
+        // The digest at `first - 1` is usable like one in the window: all hashes after it are kept.
         let Some(known) = (offset.get() + 1).checked_sub(self.first) else {
             return;
         };
@@ -276,13 +276,13 @@ impl Window {
     }
 }
 
-/// Finds where a log has other entries than an agent was shown. The log's entries are given to it, from
+/// Finds the offset where a log has other entries than an agent was shown. It is fed the log's entries from
 /// [`Fork::after`] on.
 #[derive(Debug, Clone)]
 pub struct Fork {
     first: u64,
     hashes: Vec<Hash>,
-    /// The digest at `same`, of a channel whose digests are known.
+    /// The digest at `same`, if the channel's digests are known.
     digest: Option<Digest>,
     same: Offset,
     differs: bool,
@@ -290,22 +290,22 @@ pub struct Fork {
 }
 
 impl Fork {
-    /// Where to read on. Up to there the log is taken to be the same.
+    /// Returns where to read on. Up to there the log is assumed to be the same.
     pub const fn after(&self) -> Offset {
         self.same
     }
 
-    /// The log has another entry after [`Fork::after`] than this agent was shown.
+    /// Whether the log has another entry after [`Fork::after`] than this agent was shown.
     pub const fn differs(&self) -> bool {
         self.differs
     }
 
-    /// The relay node says that this agent is not on the roster there: it came in by an entry that is gone.
+    /// Records that this agent is not on the relay node's roster: it joined by an entry that is gone.
     pub const fn deny(&mut self) {
         self.denied = true;
     }
 
-    /// The relay node has no such log: nothing of it is kept.
+    /// Records that the relay node has no such log: none of it was kept.
     pub const fn gone(&mut self) {
         self.denied = true;
         self.same = Offset::ZERO;
@@ -316,13 +316,13 @@ impl Fork {
         self.denied
     }
 
-    /// Whether more entries would tell more.
+    /// Whether more entries are needed.
     pub fn is_open(&self) -> bool {
         !self.differs && !self.denied && self.same.get() + 1 < self.first + self.hashes.len() as u64
     }
 
-    /// The last entry that the log, which ends at `head`, had kept of what this agent was shown. An entry behind what the
-    /// operator says may be the same again, since its author has appended it again.
+    /// Returns the last entry that this agent was shown and that the log, which ends at `head`, had kept. An entry
+    /// after the one named by the operator may be equal because its author appended it again.
     pub(super) fn kept(&self, head: Offset, word: &RollbackWord) -> Offset {
         let kept = self.same.min(head);
         match self.differs || self.denied || kept < self.same || self.is_open() || self.hashes.is_empty() {
@@ -331,7 +331,7 @@ impl Fork {
         }
     }
 
-    /// The log's first entries are given up, up to the one before `first`: they cannot be compared.
+    /// Skips trimmed entries before `first`: they cannot be compared.
     pub fn skip_to(&mut self, first: Offset) {
         let base = first.previous();
         if base <= self.same || base.get() >= self.first + self.hashes.len() as u64 {
@@ -343,7 +343,7 @@ impl Fork {
         self.same = base;
     }
 
-    /// The next entries of the log. Others than those next to [`Fork::after`] are passed over.
+    /// Compares the next entries of the log. Entries that do not follow [`Fork::after`] are skipped.
     pub fn feed(&mut self, records: &[Record]) {
         for record in records {
             if !self.is_open() {

@@ -1,4 +1,4 @@
-//! Events as they come.
+//! Receiver of events.
 
 use super::Event;
 use futures_core::Stream;
@@ -10,14 +10,15 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::ReusableBoxFuture;
 
-/// Receives events. Bounded: a receiver that is too slow loses the oldest and learns how many ([`Event::Lagged`]).
+/// Receives events. Its buffer is bounded: a receiver that lags loses the oldest events and gets their number
+/// ([`Event::Lagged`]).
 pub struct Events {
-    /// `None` while it waits.
+    /// `None` while a receive is in progress.
     receiver: Option<Receiver<Event>>,
     waiting: Option<ReusableBoxFuture<'static, Come>>,
 }
 
-/// The receiver again, and what came.
+/// The receiver, returned with its result.
 type Come = (Receiver<Event>, Result<Event, RecvError>);
 
 impl fmt::Debug for Events {
@@ -34,7 +35,7 @@ impl Events {
         }
     }
 
-    /// The next event; `None` once the agent is closed. Cancel-safe.
+    /// Waits for the next event; returns `None` once the agent is closed. Cancel-safe.
     pub async fn next(&mut self) -> Option<Event> {
         poll_fn(|cx| self.poll_event(cx)).await
     }

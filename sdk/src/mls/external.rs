@@ -1,4 +1,4 @@
-//! External commits (RFC 9420 section 12.4.3.2): how a member gives itself a new leaf without a use of its ratchets.
+//! External commits (RFC 9420 section 12.4.3.2): a member takes a new leaf without using its ratchets.
 //!
 //! A vault that turns out to be an older copy must not encrypt anything in an epoch in which another copy may have
 //! encrypted: its ratchet keys may have been used. An ordinary commit is itself encrypted under such a key. An external
@@ -23,8 +23,8 @@ const SEAL_LABEL: &str = "skytale external commit";
 const KEY_BYTES: usize = 16;
 const NONCE_BYTES: usize = 12;
 
-/// Builds an external commit by which this member takes a new leaf, from the group that it is in. The new group, with the
-/// commit merged, is in `aside` alone: it takes the place of this one when the log has the commit.
+/// Builds an external commit by which this member takes a new leaf, from the group that it is in. The new group, with
+/// the commit merged, is stored only in `aside`: it replaces this one when the log has the commit.
 pub(crate) fn build_external(
     group: &MlsGroup,
     provider: &Provider<'_>,

@@ -1,9 +1,9 @@
 //! The rules of a group: what every member requires of a leaf, a KeyPackage and a commit.
 //!
 //! Each rule is decided by the log and the group's state alone, never by a clock or a setting, so that all members judge
-//! an entry alike. That is why a leaf's lifetime (RFC 9420 section 7.2) is required to be without end: OpenMLS checks it
-//! against the clock of whoever processes the commit, and an agent that comes back late would judge otherwise than those
-//! who were there. How old a KeyPackage may be is decided by the agent that uses it: see [`Life`].
+//! an entry alike. Therefore a leaf's lifetime (RFC 9420 section 7.2) must be unlimited: OpenMLS checks it against the
+//! clock of the processing agent, and an agent that returns late would judge differently from the others. The agent
+//! that uses a KeyPackage decides how old it may be: see [`Life`].
 
 use super::life::LIFE_EXTENSION;
 use super::policy::{self, POLICY_EXTENSION};
@@ -19,18 +19,18 @@ use std::collections::BTreeSet;
 /// The one ciphersuite of channels (RFC 9420 section 17.1).
 pub(crate) const CIPHERSUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 
-/// How many of a sender's messages may be skipped in one epoch. Skipped are those that were encrypted and then refused
-/// for good, or encrypted again.
+/// Maximum number of a sender's messages that may be skipped in one epoch. Skipped messages were encrypted and then
+/// refused permanently, or encrypted again.
 const FORWARD_DISTANCE_MAX: u32 = 10_000;
 
-/// Why an entry is not applied.
+/// Reason why an entry is not applied.
 #[derive(Debug)]
 pub(crate) enum Rejected {
-    /// This member cannot process it, though others may: what it lacks is not the same for all.
+    /// This member cannot process it, but others may: it lacks something that others have.
     OutOfSync(String),
-    /// It is of a later epoch than the group here.
+    /// It is of a later epoch than this agent's group.
     LaterEpoch,
-    /// Its key has been used: it was decrypted before, or has the key of one that was.
+    /// Its key has been used: it was decrypted before, or shares the key of a decrypted message.
     KeyUsed(String),
     /// It cannot be processed, and never will be.
     Unreadable(String),
@@ -41,7 +41,7 @@ pub(crate) enum Rejected {
 }
 
 impl Rejected {
-    /// Why, in words; the storage's failure if it is that.
+    /// Returns the reason in words, or the storage's failure.
     pub(crate) fn into_reason(self) -> Result<String, StorageError> {
         match self {
             Self::OutOfSync(reason) | Self::KeyUsed(reason) | Self::Unreadable(reason) | Self::Lied(reason) => {
@@ -63,8 +63,8 @@ pub(crate) fn unreadable(reason: impl Into<String>) -> Rejected {
     Rejected::Unreadable(reason.into())
 }
 
-/// The id of a channel's group: the channel's id, and for a group that began again the parent of the bundle that began it.
-/// So no two groups of a channel have one id.
+/// Returns the id of a channel's group: the channel's id, and for a recreated group the parent of the bundle that
+/// recreated it. So no two groups of a channel share an id.
 pub(crate) fn group_id(channel: ChannelId, reboot: u64) -> GroupId {
     match reboot {
         0 => GroupId::from_slice(channel.as_bytes()),
@@ -72,7 +72,7 @@ pub(crate) fn group_id(channel: ChannelId, reboot: u64) -> GroupId {
     }
 }
 
-/// Which group of a channel has an id; `None` for a group of another channel.
+/// Returns which group of a channel has an id; `None` for a group of another channel.
 pub(crate) fn reboot_of(channel: ChannelId, id: &GroupId) -> Option<u64> {
     match id.as_slice().strip_prefix(channel.as_bytes().as_slice())? {
         [] => Some(0),
@@ -80,13 +80,14 @@ pub(crate) fn reboot_of(channel: ChannelId, id: &GroupId) -> Option<u64> {
     }
 }
 
-/// How many keys of skipped messages of a sender are kept. A sender encrypts again what was overtaken; this is for the case
-/// that it crashed before it could learn of it.
+/// Number of keys kept for skipped messages of a sender. Senders encrypt overtaken messages again; this covers a crash
+/// before they learn of it.
 const SKIPPED_KEPT_MAX: u32 = 16;
-/// More padding than this would not leave a message the room that its limit promises.
+/// Maximum padding: more would not leave a message the room that its limit promises.
 const PADDING_BYTES_MAX: usize = 4_096;
 
-/// The log has every entry at its place, so keys of passed epochs are never needed again.
+/// Returns the configuration for joining. The log has every entry in order, so keys of past epochs are never needed
+/// again.
 pub(crate) fn join_config(padding_bytes: usize) -> MlsGroupJoinConfig {
     MlsGroupJoinConfig::builder()
         .wire_format_policy(PURE_CIPHERTEXT_WIRE_FORMAT_POLICY)
@@ -98,7 +99,7 @@ pub(crate) fn join_config(padding_bytes: usize) -> MlsGroupJoinConfig {
         .build()
 }
 
-/// The configuration of a new group, with a policy where it is to have one.
+/// Returns the configuration of a new group, with a policy if it is to have one.
 pub(crate) fn create_config(padding_bytes: usize, policy: Option<&Policy>) -> Result<MlsGroupCreateConfig, String> {
     let extensions = policy.map(policy::extensions).transpose()?.unwrap_or_default();
     let config = MlsGroupCreateConfig::builder()
@@ -119,7 +120,7 @@ pub(super) fn capabilities() -> Capabilities {
     Capabilities::new(
         Some(&[ProtocolVersion::Mls10]),
         Some(&[CIPHERSUITE]),
-        // All that a KeyPackage carries is listed (RFC 9420 section 13.4).
+        // Everything that a KeyPackage carries must be listed (RFC 9420 section 13.4).
         Some(&[
             ExtensionType::LastResort,
             ExtensionType::Unknown(LIFE_EXTENSION),
@@ -134,7 +135,7 @@ fn lifetime() -> Lifetime {
     Lifetime::init(0, u64::MAX)
 }
 
-/// The agent that a leaf is of: the credential names it, and the signature key is it.
+/// Returns the agent of a leaf: the credential names it, and the signature key is its id.
 fn agent_of(credential: &Credential, signature_key: &[u8]) -> Result<AgentId, String> {
     if credential.credential_type() != CredentialType::Basic {
         return Err("a leaf without a basic credential".into());
@@ -151,7 +152,7 @@ pub(crate) fn agent_of_leaf(leaf: &LeafNode) -> Result<AgentId, String> {
     agent_of(leaf.credential(), leaf.signature_key().as_slice())
 }
 
-/// The agents of a tree's leaves; refuses a tree with a forged leaf, or with two leaves of one agent.
+/// Returns the agents of a tree's leaves; refuses a tree with a forged leaf, or with two leaves of one agent.
 pub(crate) fn check_members(members: impl Iterator<Item = Member>) -> Result<BTreeSet<AgentId>, String> {
     let mut agents = BTreeSet::new();
     for member in members {
@@ -163,7 +164,7 @@ pub(crate) fn check_members(members: impl Iterator<Item = Member>) -> Result<BTr
     Ok(agents)
 }
 
-/// The agents of a group, by id.
+/// Returns the agents of a group, by id.
 pub(crate) fn members(group: &MlsGroup) -> BTreeSet<AgentId> {
     group
         .members()
@@ -178,7 +179,7 @@ fn agent_at(group: &MlsGroup, index: LeafNodeIndex) -> Option<AgentId> {
 
 // ---- KeyPackages
 
-/// A new KeyPackage: its encoding, and the reference under which its private keys are stored.
+/// Creates a KeyPackage. Returns its encoding, and the reference under which its private keys are stored.
 pub(crate) fn key_package(
     provider: &Provider<'_>,
     identity: &Identity,
@@ -201,7 +202,7 @@ pub(crate) fn key_package(
     Ok((bytes, reference))
 }
 
-/// Reads a KeyPackage and whose it is; refuses what members would refuse.
+/// Reads a KeyPackage and its owner; refuses a package that members would refuse.
 pub(crate) fn added_package(provider: &Provider<'_>, bytes: &[u8]) -> Result<(AgentId, KeyPackage), String> {
     let package = KeyPackageIn::tls_deserialize_exact(bytes)
         .map_err(|error| error.to_string())?
@@ -230,7 +231,7 @@ pub(crate) struct Committed {
     pub(crate) removes: Vec<AgentId>,
 }
 
-/// Agents that have asked to leave in this epoch, except for this agent itself.
+/// Returns the agents that have asked to leave in this epoch, except this agent itself.
 pub(crate) fn leavers(group: &MlsGroup) -> BTreeSet<AgentId> {
     let own = group.own_leaf_index();
     group
@@ -241,7 +242,7 @@ pub(crate) fn leavers(group: &MlsGroup) -> BTreeSet<AgentId> {
         .collect()
 }
 
-/// Takes proposals by which these agents asked to leave out of the group.
+/// Removes the leave proposals of these agents from the group.
 pub(crate) fn take_back_leaves(
     group: &mut MlsGroup,
     provider: &Provider<'_>,
@@ -264,8 +265,9 @@ pub(crate) fn take_back_leaves(
     Ok(())
 }
 
-/// How many members are before this agent where one has to commit for those who asked to leave, or to rejoin: by their
-/// leaves, those who cannot or will not stay behind the others. All members count alike, so they differ in it.
+/// Returns the number of members before this agent in the turn to commit for members that asked to leave or to rejoin.
+/// The order is that of the leaves; members that cannot commit or will not stay come last. All members count alike, so
+/// each gets a different number.
 pub(crate) fn turn(group: &MlsGroup, rejoining: &BTreeSet<AgentId>) -> u32 {
     let leaving: BTreeSet<LeafNodeIndex> = group.pending_proposals().filter_map(leaver).collect();
     let waits = |index| agent_at(group, index).is_some_and(|agent| rejoining.contains(&agent));
@@ -275,7 +277,7 @@ pub(crate) fn turn(group: &MlsGroup, rejoining: &BTreeSet<AgentId>) -> u32 {
     u32::try_from(before).unwrap_or(u32::MAX)
 }
 
-/// The leaf that a proposal is to remove, where it is its sender's own.
+/// Returns the leaf that a proposal removes, if it is the sender's own.
 pub(crate) fn leaver(proposal: &QueuedProposal) -> Option<LeafNodeIndex> {
     match (proposal.proposal(), proposal.sender()) {
         (Proposal::Remove(remove), Sender::Member(sender)) if remove.removed() == *sender => Some(*sender),
@@ -283,8 +285,9 @@ pub(crate) fn leaver(proposal: &QueuedProposal) -> Option<LeafNodeIndex> {
     }
 }
 
-/// Builds a commit over all pending proposals of others, with additions and removals and perhaps another policy, and stages it
-/// in the group. It always brings new keys for this agent's own leaf, and says what this agent has seen of the log.
+/// Builds a commit over all pending proposals of others, with additions, removals and optionally a new policy, and
+/// stages it in the group. It always has new keys for this agent's own leaf, and carries what this agent has seen of
+/// the log.
 pub(crate) fn build_commit(
     group: &mut MlsGroup,
     provider: &Provider<'_>,
@@ -296,7 +299,7 @@ pub(crate) fn build_commit(
 ) -> Result<Committed, String> {
     group.set_aad(seen.map(Seen::to_aad).unwrap_or_default());
     let committed = stage(group, provider, identity, packages, removed, policy);
-    // A commit that cannot be built leaves it for the next message.
+    // A commit that cannot be built would leave it for the next message.
     group.set_aad(Vec::new());
     committed
 }
@@ -351,20 +354,20 @@ fn stage(
     })
 }
 
-/// What a commit does to a group's membership.
+/// Changes that a commit makes to a group's membership.
 #[derive(Default)]
 pub(crate) struct Change {
     pub(crate) adds: BTreeSet<AgentId>,
     pub(crate) removes: BTreeSet<AgentId>,
-    /// Those among `removes` that had asked for it.
+    /// Agents among `removes` that had asked to leave.
     pub(crate) left: BTreeSet<AgentId>,
-    /// A member that gave itself a new leaf.
+    /// The member that took a new leaf.
     pub(crate) renewed: Option<AgentId>,
-    /// The policy before and after, where it has another one after.
+    /// The policy before and after, if it changes.
     pub(crate) policy: Option<(Option<Policy>, Policy)>,
 }
 
-/// What a commit is judged by besides the group's own state: what its members saw in this epoch.
+/// Knowledge by which a commit is judged besides the group's state: what its members saw in this epoch.
 #[derive(Clone, Copy)]
 pub(crate) struct Ground<'a> {
     /// Members whose headers lied in this epoch. Every member may remove them.
@@ -372,7 +375,7 @@ pub(crate) struct Ground<'a> {
 }
 
 impl Change {
-    /// A member gives itself a new leaf.
+    /// Creates the change for a member that takes a new leaf.
     pub(crate) fn renewal(member: AgentId) -> Self {
         Self {
             renewed: Some(member),
@@ -381,7 +384,7 @@ impl Change {
     }
 }
 
-/// Checks a staged commit, before it is merged, against the rules that every member holds to.
+/// Checks a staged commit, before it is merged, against the rules that every member enforces.
 pub(crate) fn check_commit(
     group: &MlsGroup,
     staged: &StagedCommit,
@@ -406,7 +409,7 @@ pub(crate) fn check_commit(
                     change.left.insert(agent);
                 }
             }
-            // What it changes is looked at below. RFC 9420 section 12.2 allows no second one.
+            // Its changes are checked below. RFC 9420 section 12.2 allows no second one.
             Proposal::GroupContextExtensions(_) => {}
             _ => return Err("a proposal of a kind that channels do not use".into()),
         }
@@ -431,7 +434,7 @@ pub(crate) fn check_commit(
     Ok(change)
 }
 
-/// What a member may do, by the policy before its commit.
+/// Checks a member's rights, by the policy before its commit.
 fn check_rights(
     before: Option<&Policy>,
     after: Option<&Policy>,
@@ -461,8 +464,8 @@ fn check_rights(
     {
         return Err(format!("it adds {agent}, which its author may not"));
     }
-    // Members that rejoin are removed and added at once. Those who asked to leave, and those who lied, anybody removes; but
-    // an admin only another one.
+    // Members that rejoin are removed and added at once. Anybody may remove members that asked to leave or lied, but
+    // only an admin may remove a lying admin.
     let is_admins_lie = |agent: &AgentId| !is_admin && policy.admins().contains(agent);
     let is_free = |agent: &AgentId| {
         change.left.contains(agent) || (ground.liars.contains(agent) && !is_admins_lie(agent)) || !is_gone(agent)
@@ -483,7 +486,7 @@ fn check_rights(
 
 // ---- messages
 
-/// Reads a message of a group's members. Only encrypted ones are taken.
+/// Reads a message of a group's members. Only encrypted ones are accepted.
 pub(crate) fn read_message(bytes: &[u8]) -> Result<ProtocolMessage, Rejected> {
     MlsMessageIn::tls_deserialize_exact(bytes)
         .map_err(|error| unreadable(error.to_string()))?
@@ -493,7 +496,7 @@ pub(crate) fn read_message(bytes: &[u8]) -> Result<ProtocolMessage, Rejected> {
         .ok_or_else(|| unreadable("not an encrypted message of a group"))
 }
 
-/// Checks a staged external commit: a member gives itself a new leaf, and nothing else changes.
+/// Checks a staged external commit: a member takes a new leaf, and nothing else changes.
 pub(crate) fn check_external(group: &MlsGroup, staged: &StagedCommit) -> Result<AgentId, String> {
     let leaf = staged
         .update_path_leaf_node()
@@ -513,14 +516,14 @@ pub(crate) fn check_external(group: &MlsGroup, staged: &StagedCommit) -> Result<
     Ok(committer)
 }
 
-/// Whether a commit failed for something that this member alone lacks: others may have applied it. All else is the same for
-/// every member, who then judge alike.
+/// Whether a commit failed because of something that only this member lacks, so others may have applied it. All other
+/// errors are the same for every member.
 fn is_own_trouble(error: &StageCommitError) -> bool {
     use openmls::treesync::errors::ApplyUpdatePathError as Path;
     matches!(
         error,
         StageCommitError::UpdatePathError(
-            // `MissingSender` is what is said where none of this member's keys is among those that the path was encrypted to.
+            // `MissingSender` means that the path was not encrypted to any of this member's keys.
             Path::PathMismatch
                 | Path::UnableToDecrypt
                 | Path::MissingCiphertext
@@ -531,7 +534,7 @@ fn is_own_trouble(error: &StageCommitError) -> bool {
     )
 }
 
-/// Processes a message of another member, and gives it with the agent whose signature it has.
+/// Processes a message of another member, and returns it with the agent that signed it.
 pub(crate) fn process(
     group: &mut MlsGroup,
     provider: &Provider<'_>,
@@ -563,13 +566,13 @@ pub(crate) fn process(
     Ok((author, processed.into_content()))
 }
 
-/// Writes a group's message secrets, where that was put off.
+/// Writes a group's deferred message secrets.
 pub(crate) fn settle_secrets(group: &mut MlsGroup, provider: &Provider<'_>) -> Result<(), StorageError> {
     let storage = provider.storage();
     if !storage.is_unsettled(group.group_id())? {
         return Ok(());
     }
-    // The policy is the one in force already: what this does is to write the secrets.
+    // The policy is already in force: this call only writes the secrets.
     let policy = group.past_epoch_deletion_policy().clone();
     storage
         .settle(|| group.set_past_epoch_deletion_policy(provider, policy))

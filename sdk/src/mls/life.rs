@@ -1,14 +1,14 @@
-//! When a KeyPackage may be used to add its owner: an extension of ours, under the KeyPackage's signature.
+//! Validity of a KeyPackage for adding its owner: an extension of ours, under the KeyPackage's signature.
 //!
-//! The leaf's own lifetime (RFC 9420 section 7.2) cannot say it: OpenMLS checks that one against the clock of whoever
-//! processes the commit. See the rules in [`group`](super::group).
+//! The leaf's own lifetime (RFC 9420 section 7.2) cannot be used: OpenMLS checks it against the clock of the processing
+//! agent. See the rules in [`group`](super::group).
 
 use openmls::prelude::{Extension, Extensions, KeyPackage, UnknownExtension};
 
 /// The extension's type, of the range for private use (RFC 9420 section 17.3). Persisted: keep stable.
 pub(super) const LIFE_EXTENSION: u16 = 0xF5C1;
 
-/// When a KeyPackage was made and when it expires, unix seconds.
+/// Creation and expiry of a KeyPackage, unix seconds.
 ///
 /// ```text
 ///   struct {
@@ -29,7 +29,7 @@ impl Life {
             .map_err(|error| error.to_string())
     }
 
-    /// What a KeyPackage says; `None` for one of a version that did not say it yet.
+    /// Reads it from a KeyPackage; `None` for a package of a version without it.
     pub(crate) fn of(package: &KeyPackage) -> Result<Option<Self>, String> {
         let Some(UnknownExtension(bytes)) = package.extensions().unknown(LIFE_EXTENSION) else {
             return Ok(None);

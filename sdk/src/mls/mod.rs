@@ -1,4 +1,4 @@
-//! MLS (RFC 9420), as this SDK uses it: identity, storage, and the rules of a group.
+//! The SDK's use of MLS (RFC 9420): identity, storage, and the rules of a group.
 
 mod external;
 mod group;
@@ -27,7 +27,7 @@ use openmls_rust_crypto::RustCrypto;
 use openmls_traits::OpenMlsProvider;
 use rusqlite::Connection;
 
-/// What OpenMLS needs, for the time of one transaction.
+/// Provider for OpenMLS, for the time of one transaction.
 pub(crate) struct Provider<'a> {
     crypto: &'a RustCrypto,
     storage: Storage<'a>,
@@ -41,7 +41,7 @@ impl<'a> Provider<'a> {
         }
     }
 
-    /// Puts all that OpenMLS wrote into the transaction under way.
+    /// Writes all values of OpenMLS in the current transaction.
     pub(crate) fn flush(&self) -> Result<(), StorageError> {
         self.storage.flush()
     }

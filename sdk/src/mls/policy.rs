@@ -1,5 +1,5 @@
 //! A channel's policy in its group's context: an extension of ours (RFC 9420 section 8.1), which a
-//! GroupContextExtensions proposal changes (section 12.1.7). What it says is decided by all members alike.
+//! GroupContextExtensions proposal changes (section 12.1.7). All members enforce it alike.
 
 use openmls::group::GroupContext;
 use openmls::prelude::{

@@ -1,4 +1,4 @@
-//! How a member comes back that cannot follow its group: its request, and the Welcome that answers it.
+//! Rejoining by a member that cannot follow its group: its request, and the Welcome that answers it.
 
 use super::group::{CIPHERSUITE, added_package, agent_of_leaf, check_members, join_config, reboot_of};
 use super::{Identity, Provider, Rejected, StorageError, unreadable};
@@ -9,27 +9,27 @@ use prost::Message as _;
 use skytale_proto::{AgentId, ChannelId, Digest, Frame, Offset, wire};
 use std::collections::BTreeSet;
 
-/// What the signature of a request begins with, so that it is no other signature of the agent.
+/// Prefix of the signed data of a request, so that it differs from other signatures of the agent.
 const CONTEXT: &[u8] = b"skytale rejoin request 2";
 
 /// A member's request to be removed and added again in one commit.
 ///
-/// The author signs it with its identity key, for one frame and one handshake head: nobody can make one in its name, and
-/// one that was answered cannot be shown again.
+/// The author signs it with its identity key, for one frame and one handshake head: nobody can forge one, and an
+/// answered one cannot be replayed.
 pub(crate) struct RejoinRequest {
-    /// A KeyPackage of its author, for this alone.
+    /// A KeyPackage of its author, for this purpose only.
     pub(crate) key_package: Vec<u8>,
     /// The last handshake head whose epoch its author was in.
     pub(crate) applied: Offset,
-    /// Agents from whom its author takes no answer, 32 bytes each.
+    /// Agents from which its author accepts no answer, 32 bytes each.
     pub(crate) refused: Vec<u8>,
 }
 
-/// How many agents a request refuses an answer from, at most.
+/// Maximum number of agents from which a request refuses answers.
 pub(crate) const REFUSED_MAX: usize = 64;
 
 impl RejoinRequest {
-    /// The body of a request's frame.
+    /// Encodes the body of a request's frame.
     pub(crate) fn body(
         identity: &Identity,
         channel: ChannelId,
@@ -50,7 +50,7 @@ impl RejoinRequest {
         .encode_to_vec()
     }
 
-    /// A request, where it is its author's.
+    /// Reads a request; fails if it is not its author's.
     pub(crate) fn read(crypto: &Provider<'_>, channel: ChannelId, frame: &Frame) -> Result<Self, String> {
         let header = frame.header();
         let request = wire::RejoinRequest::decode(frame.body().clone()).map_err(|error| error.to_string())?;
@@ -100,13 +100,12 @@ fn signed(
 /// A group that a Welcome leads into.
 pub(crate) struct Welcomed {
     pub(crate) group: MlsGroup,
-    /// Which of the channel's groups it is: see [`super::group_id`].
+    /// Number of the group in the channel: see [`super::group_id`].
     pub(crate) reboot: u64,
     pub(crate) members: BTreeSet<AgentId>,
 }
 
-/// The group that a bundle's Welcome leads into, where it is one that a member may be in. What it writes is in `scratch`
-/// alone.
+/// Returns the group of a bundle's Welcome, if a member may be in it. It writes only to `scratch`.
 pub(crate) fn welcomed(
     scratch: &Provider<'_>,
     channel: ChannelId,

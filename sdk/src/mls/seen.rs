@@ -1,8 +1,8 @@
-//! What a commit says of the log that its author was shown: an offset, and the channel digest there.
+//! The log as seen by a commit's author: an offset, and the channel digest there.
 //!
-//! It is the additional authenticated data of the commit's message (RFC 9420 section 6.3.1): in clear, so that a member that was
-//! shown another log can compare even where its keys open nothing of it, and signed, so that nobody changes it towards a
-//! member that can. A relay node learns nothing: it has the log.
+//! It is the additional authenticated data of the commit's message (RFC 9420 section 6.3.1). It is in clear, so that a
+//! member that was shown another log can compare even if it cannot decrypt the commit. It is signed, so that nobody can
+//! change it for members that can. A relay node learns nothing: it has the log.
 
 use openmls::prelude::ProtocolMessage;
 use skytale_proto::{Digest, Offset};
@@ -25,7 +25,7 @@ impl Seen {
         aad
     }
 
-    /// What an encrypted message says; `None` where it says nothing. Nobody has checked it yet.
+    /// Reads it from an encrypted message, unverified; `None` if there is none.
     pub(crate) fn of(message: &ProtocolMessage) -> Option<Self> {
         match message {
             ProtocolMessage::PrivateMessage(message) => Self::from_aad(message.aad()),

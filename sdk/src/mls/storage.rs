@@ -1,8 +1,8 @@
 //! OpenMLS' storage over the vault: writes are collected in memory and flushed once a transaction.
 //!
-//! OpenMLS writes the whole group's secrets for each message and asks for the last value only. So writes go to a map; a
-//! read looks there first, then in the database; [`Storage::flush`] puts the last value of each key into the transaction
-//! under way. Dropping the storage instead forgets them: that is the rollback.
+//! OpenMLS writes the whole group's secrets for each message and needs only the last value. So writes go to a map; a
+//! read looks there first, then in the database; [`Storage::flush`] writes the last value of each key in the current
+//! transaction. Dropping the storage instead discards them: that is the rollback.
 //!
 //! The message secrets are the largest and most frequent of these values, and the group in memory has them anyway. While
 //! [`Storage::defer_secrets`] is in force their writes are only noted; before the flush each group noted must be settled,
@@ -17,7 +17,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use zeroize::Zeroizing;
 
-/// What a value is. Persisted as the first byte of its key: keep stable.
+/// Kind of a value. Persisted as the first byte of its key: keep stable.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Label {
@@ -42,7 +42,7 @@ enum Label {
     Seal = 19,
 }
 
-/// Why a value cannot be stored or read.
+/// Error from storing or reading a value.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StorageError {
     #[error("the vault's database: {0}")]
@@ -60,7 +60,7 @@ pub(crate) enum StorageError {
 }
 
 impl StorageError {
-    /// Whether what is stored cannot be what was written.
+    /// Whether the stored value is damaged.
     pub(crate) fn is_damage(&self) -> bool {
         match self {
             Self::Decode(_) | Self::ProposalMissing | Self::Torn => true,
@@ -80,33 +80,33 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
 }
 
-/// How writes of message secrets are treated.
+/// Handling of writes of message secrets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Secrets {
     Written,
     Deferred,
-    /// Written, but not the configuration that OpenMLS writes with them when it is asked to.
+    /// Written, but without the configuration that OpenMLS writes with them.
     Settling,
 }
 
 type Value = Zeroizing<Vec<u8>>;
 
-/// The first byte of the keys of a group that takes the place of another one later. No [`Label`] has it.
+/// The first byte of the keys of a group that will replace another one later. No [`Label`] has it.
 const SET_ASIDE: u8 = 0xff;
 
 /// OpenMLS' storage, for the time of one transaction.
 pub(crate) struct Storage<'a> {
     connection: &'a Connection,
-    /// What comes before each key: empty, except for a group that is set aside.
+    /// Prefix of each key: empty, except for a group that is set aside.
     prefix: Vec<u8>,
-    /// The last value of each key that was written; `None` is deleted.
+    /// The last value written for each key; `None` means deleted.
     written: RefCell<HashMap<Vec<u8>, Option<Value>>>,
     secrets: Cell<Secrets>,
-    /// Keys of message secrets whose newest value is in memory alone.
+    /// Keys of message secrets whose newest value is only in memory.
     unsettled: RefCell<BTreeSet<Vec<u8>>>,
     /// The first read that failed.
     failure: RefCell<Option<Failure>>,
-    /// Seals of groups of which something was read or written, as the database has them.
+    /// Seals of groups that were read or written, as stored in the database.
     seals: RefCell<HashMap<Vec<u8>, Option<Seal>>>,
     /// Positions of channels, to be sealed with their groups' values.
     positions: RefCell<HashMap<Vec<u8>, Vec<u8>>>,
@@ -126,9 +126,9 @@ impl<'a> Storage<'a> {
         }
     }
 
-    /// Storage for something that may fail, or for a group that is set aside under a name: what it writes goes nowhere
-    /// before [`Storage::absorb`]. It reads what the database has, not what this one has written meanwhile; with a name, what
-    /// was set aside under it and nothing else.
+    /// Creates a scratch storage for an operation that may fail, or for a group that is set aside under a name. Its
+    /// writes have no effect before [`Storage::absorb`]. It reads from the database, without the pending writes of this
+    /// storage; with a name, only values set aside under it.
     pub(crate) fn scratch(&self, set_aside: Option<&[u8]>) -> Self {
         let prefix = set_aside.map(prefix).unwrap_or_default();
         Self {
@@ -137,12 +137,12 @@ impl<'a> Storage<'a> {
         }
     }
 
-    /// Takes over all that a scratch storage has written.
+    /// Takes over all writes of a scratch storage.
     pub(crate) fn absorb(&self, scratch: &Self) {
         self.written.borrow_mut().extend(scratch.written.borrow_mut().drain());
     }
 
-    /// Forgets what was set aside under a name; with `take`, puts it in the place of what has the same keys.
+    /// Removes the values set aside under a name; with `take`, they replace the values with the same keys.
     pub(crate) fn end_set_aside(&self, name: &[u8], take: bool) -> Result<(), StorageError> {
         let prefix = prefix(name);
         let mut aside: HashMap<Vec<u8>, Option<Value>> = self
@@ -156,7 +156,7 @@ impl<'a> Storage<'a> {
             })?
             .collect::<Result<_, _>>()?;
         let mut written = self.written.borrow_mut();
-        // What this transaction wrote there is newer.
+        // Values written there by this transaction are newer.
         let newer = written.iter().filter(|(key, _)| key.starts_with(&prefix));
         aside.extend(newer.map(|(key, value)| (key.clone(), value.clone())));
         for (key, value) in aside {
@@ -168,8 +168,8 @@ impl<'a> Storage<'a> {
         Ok(())
     }
 
-    /// The first read that failed, if one did. OpenMLS does not always pass that on: it may say that the input is wrong.
-    /// Whoever gets this asks here whether it is the vault that is to blame.
+    /// Returns the first failed read, if there is one. OpenMLS does not always pass it on, but may report wrong input.
+    /// Callers check here whether the vault is the cause.
     pub(crate) fn failure(&self) -> Option<Failure> {
         self.failure.borrow().clone()
     }
@@ -184,7 +184,7 @@ impl<'a> Storage<'a> {
         read
     }
 
-    /// From now on, writes of message secrets are only noted.
+    /// Defers writes of message secrets: from now on they are only noted.
     pub(crate) fn defer_secrets(&self) {
         self.secrets.set(Secrets::Deferred);
     }
@@ -197,12 +197,12 @@ impl<'a> Storage<'a> {
         result
     }
 
-    /// Whether a group's message secrets are in memory alone.
+    /// Whether a group's newest message secrets are only in memory.
     pub(super) fn is_unsettled<K: Key<CURRENT_VERSION>>(&self, group_id: &K) -> Result<bool, StorageError> {
         Ok(self.unsettled.borrow().contains(&key(Label::MessageSecrets, group_id)?))
     }
 
-    /// Forgets all that was written.
+    /// Discards all pending writes.
     #[cfg(test)]
     pub(crate) fn discard(&self) {
         self.written.borrow_mut().clear();
@@ -219,7 +219,7 @@ impl<'a> Storage<'a> {
         Ok(())
     }
 
-    /// Refuses a position that is not the one that was sealed with the group's values.
+    /// Refuses a position other than the one sealed with the group's values.
     pub(crate) fn check_position<K: Key<CURRENT_VERSION>>(&self, id: &K, position: &[u8]) -> Result<(), StorageError> {
         let key = key(Label::GroupState, id)?;
         let fits = |seal: &Seal| seal.fits_position(position);
@@ -227,7 +227,7 @@ impl<'a> Storage<'a> {
         self.noted(checked.and_then(|fits| fits.then_some(()).ok_or(StorageError::Torn)))
     }
 
-    /// The seal of the group that a key is of.
+    /// Returns the seal of the group that a key belongs to.
     fn sealed(&self, key: &[u8]) -> Result<Option<Seal>, StorageError> {
         let Some(group) = seal::group_of(key) else {
             return Ok(None);
@@ -240,7 +240,7 @@ impl<'a> Storage<'a> {
         Ok(seal)
     }
 
-    /// Puts all that was written into the transaction under way.
+    /// Writes all pending values in the current transaction.
     pub(crate) fn flush(&self) -> Result<(), StorageError> {
         if !self.unsettled.borrow().is_empty() {
             return Err(StorageError::Unsettled);
@@ -292,7 +292,7 @@ impl<'a> Storage<'a> {
         self.written.borrow_mut().insert(self.place(key), None);
     }
 
-    /// Where a key is in the database.
+    /// Returns a key as stored in the database.
     fn place(&self, mut key: Vec<u8>) -> Vec<u8> {
         if !self.prefix.is_empty() {
             key.splice(..0, self.prefix.iter().copied());
@@ -345,12 +345,12 @@ impl<'a> Storage<'a> {
         Ok(())
     }
 
-    /// All items of a list.
+    /// Reads all items of a list.
     fn items<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Vec<T>, StorageError> {
         self.list(key)?.iter().map(|item| self.decode(item)).collect()
     }
 
-    /// A list is stored as its items, each after its length (u32, little-endian).
+    /// Reads a list, stored as its items, each after its length (u32, little-endian).
     fn list(&self, key: &[u8]) -> Result<Vec<Value>, StorageError> {
         let cut = || self.noted(Err(StorageError::Decode("a list ends inside an item".into())));
         let stored = self.get(key)?.unwrap_or_default();
@@ -384,7 +384,7 @@ impl<'a> Storage<'a> {
     }
 }
 
-/// What comes before the keys of what is set aside under a name. Names have one length, so none begins another.
+/// Returns the key prefix of values set aside under a name. All names have one length, so none is a prefix of another.
 fn prefix(name: &[u8]) -> Vec<u8> {
     [&[SET_ASIDE], name].concat()
 }
@@ -401,7 +401,7 @@ fn key<K: serde::Serialize + ?Sized>(label: Label, id: &K) -> Result<Vec<u8>, St
     Ok(bytes)
 }
 
-/// A group as it is in the keys of its values.
+/// Encodes a group as in the keys of its values.
 #[cfg(test)]
 pub(crate) fn in_keys<K: serde::Serialize + ?Sized>(group: &K) -> Vec<u8> {
     key(Label::Tree, group).expect("encoded").split_off(1)

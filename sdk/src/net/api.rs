@@ -10,9 +10,9 @@ use skytale_proto::{AgentId, Code, limits, rest};
 use std::fmt;
 use std::time::Duration;
 
-/// An answer of the API, in bytes. A longer one is an error, not an allocation.
+/// Longest answer of the API, in bytes. A longer one is an error, not an allocation.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
-/// How much of a foreign error text is kept, in characters.
+/// Longest part kept of a foreign error text, in characters.
 const DETAIL_CHARS_MAX: usize = 300;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,7 +24,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 pub struct ApiKey(SecretString);
 
 impl ApiKey {
-    /// From its text. Refuses what cannot be one, without repeating it.
+    /// Creates a key from its text. Refuses a text that cannot be a key, without repeating it.
     pub fn new(text: impl Into<String>) -> Result<Self, ApiError> {
         let text = SecretString::from(text.into());
         let secret = text.expose_secret();
@@ -37,7 +37,7 @@ impl ApiKey {
         Ok(Self(text))
     }
 
-    /// The operator's secret, which has no form of its own: with it a client makes accounts.
+    /// Creates a key from the operator's secret, which has no fixed form: a client with it creates accounts.
     pub fn operator(text: impl Into<String>) -> Result<Self, ApiError> {
         let text = SecretString::from(text.into());
         let secret = text.expose_secret();
@@ -56,17 +56,17 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// How a request of the API is made.
+/// Method of an API request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Method {
-    /// It asks.
+    /// Reads a resource.
     Get,
-    /// It makes something.
+    /// Creates a resource.
     Post,
-    /// It sets something.
+    /// Replaces a resource.
     Put,
-    /// It takes something away.
+    /// Deletes a resource.
     Delete,
 }
 
@@ -81,22 +81,22 @@ impl From<Method> for reqwest::Method {
     }
 }
 
-/// What went wrong with the API.
+/// Error of an API request.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApiError {
     /// The URL or the key cannot be used.
     #[error("API client: {problem}")]
     Config {
-        /// What is wrong.
+        /// The problem, in words.
         problem: String,
     },
     /// No answer.
     #[error("API not reached: {reason}")]
     Unreachable {
-        /// Why.
+        /// The reason, in words.
         reason: String,
-        /// Nothing listens at its address: the connection was refused.
+        /// Whether nothing listens at its address: the connection was refused.
         nobody_there: bool,
     },
     /// The API refused (RFC 9457).
@@ -106,23 +106,23 @@ pub enum ApiError {
         status: u16,
         /// The code.
         code: Code,
-        /// What was wrong, in the API's words.
+        /// The problem, in the API's words.
         detail: String,
-        /// Whether trying again can help.
+        /// Whether a retry may succeed.
         retryable: bool,
-        /// How long to wait before trying again.
+        /// Delay before a retry.
         retry_after: Option<Duration>,
     },
-    /// An answer that is not the API's.
+    /// The answer is not the API's.
     #[error("API answered with something else: {problem}")]
     Answer {
-        /// What was wrong with it.
+        /// The problem, in words.
         problem: String,
     },
 }
 
 impl ApiError {
-    /// The code.
+    /// Returns the error code.
     pub const fn code(&self) -> Code {
         match self {
             Self::Config { .. } => Code::BadRequest,
@@ -132,7 +132,7 @@ impl ApiError {
         }
     }
 
-    /// What to do about it.
+    /// Returns what to do about it.
     pub const fn help(&self) -> &'static str {
         self.code().help()
     }
@@ -146,7 +146,7 @@ impl ApiError {
         }
     }
 
-    /// How long to wait before trying again, where the API said it.
+    /// Returns the delay before a retry, if the API requested one.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
@@ -166,7 +166,7 @@ impl From<ApiError> for TokenError {
 
 /// A client of the API, for one API key.
 ///
-/// Plain HTTP is taken for loopback addresses alone, since an API key goes over the line. Redirects are not followed.
+/// Plain HTTP is accepted only for loopback addresses, since requests carry an API key. Redirects are not followed.
 #[derive(Clone, Debug)]
 pub struct ApiClient {
     http: reqwest::Client,
@@ -176,7 +176,7 @@ pub struct ApiClient {
 }
 
 impl ApiClient {
-    /// A client of the API at `base` (such as `https://api.example.org`).
+    /// Creates a client of the API at `base` (such as `https://api.example.org`).
     pub fn new(base: &str, key: ApiKey) -> Result<Self, ApiError> {
         let config = |problem: String| ApiError::Config { problem };
         let base = Url::parse(base).map_err(|error| config(format!("URL `{base}`: {error}")))?;
@@ -215,7 +215,7 @@ impl ApiClient {
         })
     }
 
-    /// Asks for tokens with these scopes alone (as text); without, a token has all that the key may give.
+    /// Requests tokens with only these scopes (as text). Without this, a token has all scopes that the key may grant.
     #[must_use]
     pub fn with_scopes(mut self, scopes: Vec<String>) -> Self {
         self.scopes = scopes;
@@ -229,7 +229,7 @@ impl ApiClient {
             .await
     }
 
-    /// A token: asks for a nonce, signs it as the agent, and gives the proof (`POST /v1/token`).
+    /// Requests a token: gets a nonce, signs it as the agent, and sends the proof (`POST /v1/token`).
     pub async fn token(&self, subject: &TokenSubject) -> Result<Token, TokenError> {
         let nonce = self.nonce(subject.agent).await?;
         let bytes: [u8; 32] = HEXLOWER
@@ -265,7 +265,7 @@ impl ApiClient {
         Ok(answer.relays)
     }
 
-    /// Any other request of the API, with the client's key, bounds and errors. `path` begins with `/`.
+    /// Sends any other API request, with the client's key, bounds and errors. `path` begins with `/`.
     #[doc(hidden)]
     pub async fn call<B, A>(&self, method: Method, path: &str, body: Option<&B>) -> Result<A, ApiError>
     where
@@ -294,7 +294,7 @@ impl ApiClient {
         if status.is_success() {
             let body: &[u8] = if body.is_empty() { b"null" } else { &body };
             return serde_json::from_slice(body).map_err(|error| ApiError::Answer {
-                // The error names a place and a type, not the value: a token may be there.
+                // Name a position and a type, not the value, which may be a token.
                 problem: format!("JSON at line {} column {}", error.line(), error.column()),
             });
         }
@@ -320,7 +320,7 @@ fn is_loopback(url: &Url) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// What reqwest says of a request that got no answer, without the URL, with its causes.
+/// Converts reqwest's error of a request without an answer: without the URL, with its causes.
 fn unreachable(error: reqwest::Error) -> ApiError {
     let error = error.without_url();
     let mut reason = error.to_string();
@@ -358,7 +358,7 @@ async fn bounded(mut answer: reqwest::Response) -> Result<Vec<u8>, ApiError> {
     Ok(body)
 }
 
-/// `Retry-After` in seconds (RFC 9110 section 10.2.3; the API sends no dates).
+/// Reads `Retry-After` in seconds (RFC 9110 section 10.2.3; the API sends no dates).
 fn retry_after(headers: &header::HeaderMap) -> Option<Duration> {
     let seconds: u64 = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
@@ -374,7 +374,7 @@ fn refused(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Ap
             retryable: problem.retryable,
             retry_after,
         },
-        // A proxy's answer, perhaps.
+        // Possibly a proxy's answer.
         Err(_) => ApiError::Refused {
             status: status.as_u16(),
             code: code_of(status),

@@ -1,11 +1,11 @@
 //! The network: the API over HTTP, relay nodes over QUIC.
 //!
-//! - [`token`]: what a token is here, and who gives them out ([`TokenProvider`]).
+//! - [`token`]: tokens and their providers ([`TokenProvider`]).
 //! - [`api`]: the API's client, which is a [`TokenProvider`].
 //! - [`relay`]: a session with a relay node: append, subscribe, key packages.
 //!
-//! Nothing here knows MLS or the vault: frames and records go in and out as they are. Everything that a server answers is
-//! bounded before it is kept.
+//! Nothing here knows MLS or the vault: frames and records pass unchanged. Every answer of a server is bounded before
+//! it is stored.
 
 pub mod api;
 pub mod relay;

@@ -1,4 +1,4 @@
-//! Tokens as the SDK holds them, and who gives them out.
+//! Tokens of the SDK, and their providers.
 
 use data_encoding::BASE64URL_NOPAD;
 use futures_util::future::BoxFuture;
@@ -10,11 +10,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Gives out tokens for relay sessions. Called when a session begins and before each token's end.
+/// Provides tokens for relay sessions. Called when a session starts and before each token expires.
 ///
 /// Implement it with an `async fn`, or use [`TokenFn`].
 pub trait TokenProvider: Send + Sync + 'static {
-    /// A token for this agent on this endpoint.
+    /// Returns a token for this agent on this endpoint.
     fn token(&self, subject: &TokenSubject) -> impl Future<Output = Result<Token, TokenError>> + Send;
 }
 
@@ -40,7 +40,7 @@ impl<P: TokenProvider> Erased for P {
 }
 
 impl TokenSource {
-    /// From a provider.
+    /// Creates a source from a provider.
     pub fn new(provider: impl TokenProvider) -> Self {
         Self(Arc::new(provider))
     }
@@ -58,7 +58,7 @@ impl fmt::Debug for TokenSource {
     }
 }
 
-/// Whom a token is for.
+/// The subject of a token: agent and endpoint.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct TokenSubject {
@@ -66,13 +66,14 @@ pub struct TokenSubject {
     pub agent: AgentId,
     /// The iroh endpoint that will present the token.
     pub endpoint: EndpointId,
-    /// The region that the agent is in or nearest to: relay nodes of it are named first. Without, the provider's own.
+    /// The region that the agent is in or nearest to: its relay nodes are listed first. Without it, the provider uses
+    /// its own region.
     pub region: Option<Region>,
     signer: Arc<dyn ProofSigner>,
 }
 
 impl TokenSubject {
-    /// Of an agent whose proofs `signer` signs.
+    /// Creates the subject for an agent whose proofs `signer` signs.
     #[doc(hidden)]
     pub fn new(agent: AgentId, endpoint: EndpointId, signer: Arc<dyn ProofSigner>) -> Self {
         Self {
@@ -83,7 +84,7 @@ impl TokenSubject {
         }
     }
 
-    /// In or nearest to a region.
+    /// Sets the region that the agent is in or nearest to.
     #[doc(hidden)]
     #[must_use]
     pub const fn with_region(mut self, region: Option<Region>) -> Self {
@@ -107,20 +108,20 @@ impl fmt::Debug for TokenSubject {
     }
 }
 
-/// Whether a message is a proof: the only ones that a [`ProofSigner`] has to sign.
+/// Whether a message is a proof: the only kind that a [`ProofSigner`] signs.
 pub(crate) fn is_proof(message: &[u8]) -> bool {
     [rest::PROOF_CONTEXT, HELLO_PROOF_CONTEXT]
         .iter()
         .any(|context| message.starts_with(context))
 }
 
-/// Signs with an agent's identity key, which stays where it is: proofs for the API and for relay nodes.
+/// Signs proofs for the API and for relay nodes with an agent's identity key, which never leaves the signer.
 pub trait ProofSigner: Send + Sync + 'static {
-    /// An Ed25519 signature (RFC 8032) over a message, 64 bytes.
+    /// Returns an Ed25519 signature (RFC 8032) over a message, 64 bytes.
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<[u8; 64], TokenError>>;
 }
 
-/// A token and when it ends. The text is a secret.
+/// A token and its expiry time. The text is a secret.
 #[derive(Clone)]
 pub struct Token {
     text: SecretString,
@@ -129,7 +130,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// A token that ends at `expires_s`, unix seconds.
+    /// Creates a token that expires at `expires_s`, unix seconds.
     pub fn new(text: impl Into<String>, expires_s: u64) -> Self {
         Self {
             text: SecretString::from(text.into()),
@@ -138,30 +139,30 @@ impl Token {
         }
     }
 
-    /// With the relay nodes that it can be used at, nearest first.
+    /// Sets the relay nodes that accept the token, nearest first.
     #[must_use]
     pub fn with_relays(mut self, relays: Vec<rest::Relay>) -> Self {
         self.relays = relays;
         self
     }
 
-    /// When it ends, unix seconds.
+    /// Returns the expiry time, unix seconds.
     pub const fn expires_s(&self) -> u64 {
         self.expires_s
     }
 
-    /// How long it still lives by this machine's clock.
+    /// Returns the remaining lifetime by this machine's clock.
     pub fn remaining(&self) -> Duration {
         Duration::from_secs(self.expires_s.saturating_sub(unix_now_s()))
     }
 
-    /// Relay nodes that it can be used at, nearest first; empty where the provider has no directory.
+    /// Returns the relay nodes that accept the token, nearest first; empty if the provider has no directory.
     pub fn relays(&self) -> &[rest::Relay] {
         &self.relays
     }
 
-    /// The account that it names. The relay node verifies the token; here it only says what to put into frames that
-    /// name their author's account.
+    /// Returns the account that the token names, for frames that name their author's account. The relay node verifies
+    /// the token.
     pub fn account(&self) -> Option<AccountId> {
         let claims = self.expose().split('.').nth(1)?;
         let claims: Claims = serde_json::from_slice(&BASE64URL_NOPAD.decode(claims.as_bytes()).ok()?).ok()?;
@@ -183,7 +184,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// No token.
+/// Error from requesting a token.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("no token: {reason}")]
 pub struct TokenError {
@@ -195,7 +196,7 @@ pub struct TokenError {
 }
 
 impl TokenError {
-    /// With a code and what was wrong; whether to try again is the code's.
+    /// Creates an error with a code and a reason. The code determines whether it is retryable.
     pub fn new(code: Code, reason: impl Into<String>) -> Self {
         Self {
             code,
@@ -206,31 +207,31 @@ impl TokenError {
         }
     }
 
-    /// With whether nothing listens where the provider asks: the connection was refused.
+    /// Sets whether nothing listens at the provider's address: the connection was refused.
     #[must_use]
     pub const fn with_nobody_there(mut self, nobody_there: bool) -> Self {
         self.nobody_there = nobody_there;
         self
     }
 
-    /// Whether nothing listens where the provider asks.
+    /// Whether nothing listens at the provider's address.
     pub const fn is_nobody_there(&self) -> bool {
         self.nobody_there
     }
 
-    /// With how long to wait before trying again.
+    /// Sets the delay before a retry.
     #[must_use]
     pub const fn after(mut self, wait: Option<Duration>) -> Self {
         self.retry_after = wait;
         self
     }
 
-    /// The code.
+    /// Returns the error code.
     pub const fn code(&self) -> Code {
         self.code
     }
 
-    /// What to do about it.
+    /// Returns what to do about it.
     pub const fn help(&self) -> &'static str {
         self.code.help()
     }
@@ -240,13 +241,13 @@ impl TokenError {
         self.retryable
     }
 
-    /// How long to wait before trying again, where that was said.
+    /// Returns the requested delay before a retry, if there is one.
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 }
 
-/// A [`TokenProvider`] made of a function.
+/// A [`TokenProvider`] from a function.
 ///
 /// ```
 /// use skytale_sdk::{Token, TokenFn};
@@ -261,7 +262,7 @@ where
     F: Fn(TokenSubject) -> Given + Send + Sync + 'static,
     Given: Future<Output = Result<Token, TokenError>> + Send + 'static,
 {
-    /// From a function of the subject.
+    /// Creates a provider from a function of the subject.
     pub const fn new(function: F) -> Self {
         Self(function)
     }
@@ -277,7 +278,7 @@ where
     }
 }
 
-/// Now, unix seconds, by this machine's clock.
+/// Returns the current time, unix seconds, by this machine's clock.
 pub(crate) fn unix_now_s() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,4 +1,4 @@
-//! The client: an identity, an endpoint, one session at a time.
+//! The client: one identity, one endpoint, one session at a time.
 
 use super::error::RawError;
 use super::link::{Driver, Live};
@@ -18,19 +18,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
-/// What a client is opened with.
+/// Configuration of a client.
 pub struct RawConfig {
     /// The secret of the agent's identity: an Ed25519 seed (RFC 8032), 32 bytes.
     pub identity: Zeroizing<[u8; 32]>,
     /// The secret of its endpoint, 32 bytes.
     pub endpoint: Zeroizing<[u8; 32]>,
-    /// Who gives out tokens.
+    /// Provider of tokens.
     pub tokens: TokenSource,
-    /// Where relay nodes are.
+    /// Source of the list of relay nodes.
     pub relays: RelaySource,
     /// The region that the client is in or nearest to.
     pub region: Option<Region>,
-    /// How relay nodes are reached.
+    /// Network settings for connections to relay nodes.
     pub network: NetworkConfig,
 }
 
@@ -44,7 +44,7 @@ impl fmt::Debug for RawConfig {
     }
 }
 
-/// A client of raw logs. Clones are the same client.
+/// A client of raw logs. Clones share the same client.
 #[derive(Clone)]
 pub struct RawClient {
     pub(super) inner: Arc<Inner>,
@@ -74,7 +74,7 @@ impl fmt::Debug for RawClient {
 }
 
 impl RawClient {
-    /// Binds the endpoint and begins to look for a relay node. Does not wait for one.
+    /// Binds the endpoint and starts to look for a relay node. Does not wait for one.
     pub async fn open(config: RawConfig) -> Result<Self, RawError> {
         let signer = Arc::new(Identity(SigningKey::from_bytes(&config.identity)));
         let agent = AgentId::from_bytes(signer.0.verifying_key().to_bytes());
@@ -116,17 +116,17 @@ impl RawClient {
         self.live().await.map(|_| ())
     }
 
-    /// A writer to the raw log of `channel`, which is created where it does not exist.
+    /// Returns a writer to the raw log of `channel`. The log is created if it does not exist.
     pub fn writer(&self, channel: ChannelId) -> RawWriter {
         RawWriter::start(self, channel)
     }
 
-    /// A reader of the raw log of `channel` from after a cursor. Where the log does not exist, it waits until it does.
+    /// Returns a reader of the raw log of `channel` after a cursor. If the log does not exist, it waits until it does.
     pub fn reader(&self, channel: ChannelId, after: Offset) -> RawReader {
         RawReader::new(self.clone(), channel, after)
     }
 
-    /// Creates the raw log of `channel`, where it does not exist. Waits for a session.
+    /// Creates the raw log of `channel` if it does not exist. Waits for a session.
     pub async fn create(&self, channel: ChannelId) -> Result<(), RawError> {
         loop {
             let live = self.live().await?;
@@ -140,12 +140,12 @@ impl RawClient {
         }
     }
 
-    /// The account that the client's token names. Waits for a session.
+    /// Returns the account that the client's token names. Waits for a session.
     pub async fn account(&self) -> Result<AccountId, RawError> {
         Ok(self.live().await?.account)
     }
 
-    /// How far a raw log goes; `None` where there is no such log. Waits for a session.
+    /// Returns the status of a raw log; `None` if there is no such log. Waits for a session.
     pub async fn status(&self, channel: ChannelId) -> Result<Option<LogStatus>, RawError> {
         loop {
             let live = self.live().await?;
@@ -172,7 +172,7 @@ impl RawClient {
         self.inner.endpoint.close().await;
     }
 
-    /// The session; waits for one.
+    /// Returns the session; waits for one.
     pub(super) async fn live(&self) -> Result<Live, RawError> {
         let mut live = self.inner.live.clone();
         let found = tokio::select! {
@@ -192,7 +192,7 @@ impl RawClient {
     }
 }
 
-/// Signs proofs for tokens, and nothing else.
+/// Signs proofs for tokens and nothing else.
 struct Identity(SigningKey);
 
 impl ProofSigner for Identity {

@@ -1,12 +1,12 @@
-//! What goes wrong with a raw log.
+//! Errors of operations on raw logs.
 
 use crate::net::RelayError;
 use skytale_proto::{Code, FrameError};
 
-/// Why an operation on a raw log failed. What another attempt can mend is tried again by the client itself.
+/// Error of an operation on a raw log. The client itself retries errors that a retry can fix.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RawError {
-    /// A relay node said no, and will say so again.
+    /// A relay node refused permanently.
     #[error(transparent)]
     Relay(#[from] RelayError),
     /// The body does not fit into a frame.
@@ -15,7 +15,7 @@ pub enum RawError {
     /// The token does not name an account.
     #[error("the token names no account: {problem}")]
     Account {
-        /// What is wrong with it.
+        /// The problem, in words.
         problem: &'static str,
     },
     /// The client was closed.
@@ -24,7 +24,7 @@ pub enum RawError {
 }
 
 impl RawError {
-    /// The code.
+    /// Returns the error code.
     pub fn code(&self) -> Code {
         match self {
             Self::Relay(error) => error.code(),

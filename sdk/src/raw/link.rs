@@ -1,4 +1,4 @@
-//! The driver: finds a relay node, keeps the session, finds the next one.
+//! The driver: finds a relay node, keeps the session, and reconnects.
 
 use super::error::RawError;
 use crate::agent::RelaySource;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-/// Between two attempts at something that may succeed soon.
+/// Delay between two attempts at an operation that may succeed soon.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause between two attempts to reach a relay node.
+/// Longest delay between two attempts to reach a relay node.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A session that lasted so long makes the next pause short again.
+/// Length of a session after which the next delay is short again.
 const SOUND: Duration = Duration::from_secs(10);
 
 /// A session and what belongs to it.
@@ -54,7 +54,7 @@ impl Driver {
     /// Runs until it is dropped.
     pub(super) async fn run(self) {
         let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
-        // The relay node that was left last goes to the end of the list.
+        // The relay node used last goes to the end of the list.
         let mut last = None;
         loop {
             let pause = match self.connect(last).await {
@@ -62,7 +62,7 @@ impl Driver {
                     let (relay, began) = (live.session.relay(), Instant::now());
                     tracing::info!(%relay, "raw logs: connected");
                     self.publish.send_replace(Some(live.clone()));
-                    // One that it comes back to is the only one that takes it.
+                    // A node that it returns to is the only one that accepts it.
                     let reason = ended(&live.session, last == Some(relay)).await;
                     self.publish.send_replace(None);
                     tracing::info!(%relay, code = %reason.code(), %reason, "raw logs: session ended");
@@ -99,7 +99,7 @@ impl Driver {
         let mut failed = RelayError::Unreachable {
             reason: "no relay node is known".into(),
         };
-        // One that would rather not is taken where no other one is there.
+        // A node that prefers not to serve is used if there is no other.
         let last_resort = self.endpoint.clone().as_last_resort();
         let attempts = relays.iter().map(|relay| (&self.endpoint, relay));
         let mut unwilling = Vec::new();
@@ -135,8 +135,8 @@ impl Driver {
     }
 }
 
-/// Resolves when a session is over, or is to be left: the relay node drains, owes answers for too long, or sends this side
-/// elsewhere, unless it is to `stay`.
+/// Resolves when a session has ended, or is to be left: the relay node drains, owes answers for too long, or redirects
+/// this side, unless it is to `stay`.
 async fn ended(session: &Session, stay: bool) -> RelayError {
     let (mut draining, mut overdue) = (session.draining(), session.overdue());
     let mut sent = session.sent_elsewhere();

@@ -1,8 +1,8 @@
 //! Raw logs: append and follow logs of kind `raw`, without MLS, vault or engine.
 //!
-//! A raw log has no handshake rule and no members: every agent of the account that created it appends and reads. This is
-//! for an edge of the system that carries other people's ciphertext, such as the bridge. What is appended here is **not**
-//! encrypted by the SDK.
+//! A raw log has no handshake rule and no members: every agent of the account that created it appends and reads. It is
+//! for components at the edge of the system that carry ciphertext of others, such as the bridge. The SDK does **not**
+//! encrypt data appended here.
 //!
 //! ```text
 //!   RawClient ── driver: one session with a relay node, found again whenever it is lost
@@ -11,10 +11,10 @@
 //! ```
 //!
 //! # Invariants
-//! - A receipt means that the entry is durable. A body without one is appended again, under the same frame id, until the
-//!   relay gives a verdict: it becomes one entry.
+//! - A receipt means that the entry is durable. A body without a receipt is appended again, under the same frame id,
+//!   until the relay gives a verdict: it becomes one entry.
 //! - The bodies of one writer become entries in the order of the calls to [`RawWriter::append`].
-//! - A reader misses no entry. Where the log has given entries up, it says so with [`RawItem::Trimmed`].
+//! - A reader misses no entry. If the log has trimmed entries, it reports them with [`RawItem::Trimmed`].
 
 mod client;
 mod error;

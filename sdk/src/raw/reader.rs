@@ -12,17 +12,17 @@ use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, FrameId, Offset};
 pub struct RawEntry {
     /// Its offset.
     pub offset: Offset,
-    /// When the log accepted it, unix milliseconds by the relay node's clock.
+    /// Time at which the log accepted it, unix milliseconds by the relay node's clock.
     pub time_ms: u64,
-    /// Who appended it.
+    /// The agent that appended it.
     pub author: AgentId,
-    /// Its frame's id.
+    /// Its frame id.
     pub id: FrameId,
-    /// The body; `None` for an entry that carries none: the log's Create, or a Trim.
+    /// The body; `None` for an entry without one: the log's Create, or a Trim.
     pub body: Option<Bytes>,
 }
 
-/// What a reader yields.
+/// An item of a reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RawItem {
     /// Entries in order. Never empty.
@@ -31,10 +31,10 @@ pub enum RawItem {
     CaughtUp {
         /// The head at that time.
         head: Offset,
-        /// As of [`crate::event::Event::CaughtUp`].
+        /// See [`crate::event::Event::CaughtUp`].
         is_confirmed: bool,
     },
-    /// The log has given up the entries after the cursor and before `first`. Reading goes on at `first`.
+    /// The log has trimmed the entries after the cursor and before `first`. Reading continues at `first`.
     Trimmed {
         /// The first available offset.
         first: Offset,
@@ -64,7 +64,7 @@ impl RawReader {
         }
     }
 
-    /// Ends at the head, or after `limit` entries: [`RawReader::next`] then gives `None`.
+    /// Ends the reader at the head, or after `limit` entries: [`RawReader::next`] then returns `None`.
     #[must_use]
     pub const fn up_to_head(mut self, limit: Option<u64>) -> Self {
         self.follow = false;
@@ -72,12 +72,12 @@ impl RawReader {
         self
     }
 
-    /// The offset of the last entry that came; at first, the cursor.
+    /// Returns the offset of the last received entry; at first, the cursor.
     pub const fn last(&self) -> Offset {
         self.last
     }
 
-    /// What comes next; `None` at the end of a reader that does not follow. Cancel-safe.
+    /// Waits for the next item; `None` at the end of a reader that does not follow. Cancel-safe.
     pub async fn next(&mut self) -> Result<Option<RawItem>, RawError> {
         loop {
             let failed = match self.step().await {

@@ -14,16 +14,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
-/// Bodies that wait to be sent, for each log.
+/// Maximum number of queued bodies per log.
 const QUEUE_MAX: usize = 256;
-/// Frames without a verdict, for each log.
+/// Maximum number of frames without a verdict per log.
 const IN_FLIGHT_MAX: usize = 256;
 
 type Outcome = Result<Receipt, RawError>;
 
-/// Appends to one raw log. Clones are the same writer, with one order.
+/// Appends to one raw log. Clones share the same writer, with one order.
 ///
-/// The writer's task ends when the last clone is dropped and what was queued has its verdict.
+/// The writer's task ends when the last clone is dropped and all queued bodies have their verdict.
 #[derive(Clone, Debug)]
 pub struct RawWriter {
     queue: mpsc::Sender<Item>,
@@ -47,14 +47,14 @@ impl Drop for Unsettled {
     }
 }
 
-/// An append on its way. Dropping it does not take the append back.
+/// An append in flight. Dropping it does not withdraw the append.
 #[derive(Debug)]
 pub struct RawPending {
     outcome: oneshot::Receiver<Outcome>,
 }
 
 impl RawPending {
-    /// The verdict; comes when the entry is durable, or when a relay node has refused it for good.
+    /// Waits for the verdict: the entry is durable, or a relay node has refused it permanently.
     pub async fn outcome(self) -> Result<Receipt, RawError> {
         self.outcome.await.unwrap_or(Err(RawError::Closed))
     }
@@ -93,13 +93,13 @@ impl RawWriter {
         }
     }
 
-    /// Bodies that have no verdict yet. Two writers of one log keep no order between them: before another one is made, this must
-    /// be 0.
+    /// Returns the number of bodies without a verdict. Two writers of one log have no common order: before another one
+    /// is created, this must be 0.
     pub fn unsettled(&self) -> usize {
         self.unsettled.load(Ordering::SeqCst)
     }
 
-    /// Queues a body. Waits for room in the queue; the entry's order is that of the calls.
+    /// Queues a body. Waits for room in the queue; entries follow the order of the calls.
     pub async fn append(&self, body: Bytes) -> Result<RawPending, RawError> {
         let (sender, outcome) = oneshot::channel();
         let item = Item {
@@ -123,11 +123,11 @@ struct Worker {
     created: bool,
 }
 
-/// How the work within one session ended.
+/// Result of the work within one session.
 enum Turn {
-    /// Nobody will append any more.
+    /// Nobody appends any more.
     Done,
-    /// To be tried again.
+    /// To be retried.
     Again(RelayError),
 }
 
@@ -135,7 +135,7 @@ impl Worker {
     async fn run(mut self) {
         loop {
             if self.in_flight.is_empty() {
-                // No session is needed before there is something to append.
+                // A session is needed only when there is something to append.
                 match self.items.recv().await {
                     Some(item) => self.in_flight.push_back(item),
                     None => return,
@@ -155,10 +155,10 @@ impl Worker {
         }
     }
 
-    /// Sends what has no verdict, then what comes.
+    /// Sends bodies without a verdict, then new ones.
     async fn within(&mut self, live: &Live) -> Turn {
         let mut appender = live.appender.clone();
-        // A log that an earlier stream held is not held on another one.
+        // A log held on an earlier stream is not held on another one.
         if let Err(error) = appender.renew(&live.session).await {
             return Turn::Again(error);
         }
@@ -175,7 +175,7 @@ impl Worker {
         let mut sent = 0;
         let mut open = true;
         loop {
-            // Each frame that is not sent in this session yet, in order.
+            // Each frame that was not sent in this session yet, in order.
             while let Some(item) = self.in_flight.get(sent) {
                 let frame = match frame(self.channel, self.agent, live.account, item) {
                     Ok(frame) => frame,
@@ -230,7 +230,7 @@ impl Worker {
     }
 }
 
-/// Creates a raw log, or finds that it is there.
+/// Creates a raw log, or finds that it exists.
 pub(super) async fn create(
     appender: &Appender,
     agent: AgentId,
@@ -254,7 +254,7 @@ pub(super) async fn create(
     }
 }
 
-/// Whether another attempt would end alike.
+/// Whether a retry would fail the same way.
 fn is_final(error: &RelayError) -> bool {
     match error {
         RelayError::Refused(refused) => !refused.retryable,

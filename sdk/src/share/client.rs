@@ -1,4 +1,4 @@
-//! The owner of a vault, as another process has it.
+//! An attached process's connection to the owner of a vault.
 
 use super::frame::{self, BYTES_MAX, Frame, Kind};
 use super::hello::Welcome;
@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// A connection to the process that has the vault open. When it is dropped the guest is detached.
+/// A connection to the process that has the vault open. Dropping it detaches the guest.
 pub(crate) struct Owner {
     shared: Arc<Shared>,
     /// Ends when the connection does.
@@ -38,11 +38,11 @@ struct Shared {
 struct Pending {
     next_id: u64,
     waiting: HashMap<u64, Waiting>,
-    /// The owner closes, or is gone: nothing new is asked.
+    /// Whether the owner is closing or gone: then no new requests are sent.
     closing: bool,
 }
 
-/// Who waits for an answer.
+/// A waiter for an answer.
 enum Waiting {
     Answer(oneshot::Sender<Result<Vec<u8>, Fault>>),
     Sent(oneshot::Sender<Result<Vec<Queued>, Fault>>),
@@ -50,7 +50,7 @@ enum Waiting {
 
 type Queued = (FrameId, oneshot::Receiver<Delivery>);
 
-/// What the connection ends with: set when it is dropped.
+/// Reports the end of the connection when dropped.
 struct End(Arc<Shared>, watch::Sender<bool>);
 
 impl Drop for End {
@@ -60,7 +60,7 @@ impl Drop for End {
             pending.closing = true;
             std::mem::take(&mut pending.waiting)
         };
-        // Whoever waits learns it by that.
+        // This notifies all waiters.
         drop(waiting);
         self.0.bus.detach();
         self.1.send_replace(true);
@@ -68,7 +68,7 @@ impl Drop for End {
 }
 
 impl Owner {
-    /// Takes over a connection after the greeting. What the owner tells goes to `bus`; the receiver says when it is gone.
+    /// Takes over a connection after the greeting. The owner's reports go to `bus`; the receiver says when it is gone.
     pub(super) fn new(stream: UnixStream, welcome: &Welcome, bus: &Arc<Bus>) -> Option<(Self, watch::Receiver<bool>)> {
         let runtime = runtime()?;
         let (out, outgoing) = mpsc::unbounded_channel();
@@ -99,12 +99,12 @@ impl Owner {
         Some((owner, ended))
     }
 
-    /// The agent's endpoint.
+    /// Returns the agent's endpoint.
     pub(crate) const fn endpoint(&self) -> EndpointId {
         self.endpoint
     }
 
-    /// The relay node that the owner has a session with now.
+    /// Returns the relay node of the owner's current session.
     pub(crate) fn relay(&self) -> Option<EndpointId> {
         *self.relay.borrow()
     }
@@ -115,7 +115,7 @@ impl Owner {
         connected.map_err(|_| AgentError::OwnerGone { unknown: false })
     }
 
-    /// Lets go of the owner, which goes on.
+    /// Detaches from the owner, which goes on.
     pub(crate) fn detach(&self) {
         self.detach.token().cancel();
     }
@@ -162,11 +162,11 @@ impl Owner {
                 return Err(AgentError::OwnerGone { unknown: false });
             }
             pending.waiting.insert(id, waiting(answer));
-            // Under the lock: none goes out after the owner learned that no more do. The connection's task may have ended:
-            // then nobody answers, which is reported below.
+            // Under the lock, so that no request follows the notice that there are no more. If the connection's task
+            // has ended, nobody answers, which is reported below.
             let _ = self.shared.out.send(frame);
         }
-        // From here on it is taken back if nobody waits for it.
+        // From here on it is cancelled if nobody waits for it.
         let asked = Asked { owner: self, id };
         let answer = answered.await;
         drop(asked);
@@ -180,7 +180,7 @@ impl Owner {
     }
 }
 
-/// A request that was sent. If it is dropped before the answer, the owner need not go on.
+/// A sent request. If it is dropped before the answer, the owner may stop.
 struct Asked<'a> {
     owner: &'a Owner,
     id: u64,
@@ -232,7 +232,7 @@ impl Shared {
             Some(Kind::Event) => {
                 match decode(&body) {
                     Ok(event) => self.tell(event),
-                    // Of a later version.
+                    // An event of a later version.
                     Err(error) => tracing::debug!(%error, "skipped an unknown event"),
                 }
                 Ok(())
@@ -261,13 +261,13 @@ impl Shared {
         let waiting = self.pending.lock().waiting.remove(&id);
         match waiting {
             Some(Waiting::Answer(to)) => {
-                // Whoever asked may have gone.
+                // The caller may be gone.
                 let _ = to.send(answer);
             }
             Some(Waiting::Sent(to)) => {
                 let queued = match answer {
                     Ok(body) => {
-                        // What becomes of them comes behind this frame.
+                        // Their outcomes follow this frame.
                         let ids: Vec<FrameId> = decode(&body)?;
                         Ok(ids.into_iter().map(|id| (id, self.bus.wait_for(id))).collect())
                     }
@@ -282,9 +282,9 @@ impl Shared {
 
     fn tell(&self, event: Event) {
         if matches!(event, Event::Lagged { .. }) {
-            // Messages may be among what was missed.
+            // Messages may be among the missed events.
             self.bus.wake_inboxes();
-            // So may be what left an outbox.
+            // So may items that left an outbox.
             self.bus.settled.send_modify(|version| *version += 1);
         }
         self.bus.tell_all(vec![event]);

@@ -1,4 +1,4 @@
-//! One guest, in the owner.
+//! The owner's connection to one guest.
 
 use super::frame::{self, BYTES_MAX, Frame, Kind};
 use super::hello::{self, Greeted};
@@ -22,15 +22,15 @@ use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::timeout;
 
-/// A guest that has not proven itself by then is cut off.
+/// Time within which a guest must prove the key, or is disconnected.
 const GREETED_WITHIN: Duration = Duration::from_secs(5);
-/// What was to be written when a connection ends is waited for so long.
+/// Longest wait for pending writes at the end of a connection.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
-/// Requests of one guest that are done at one time. What it sends beyond stays in its socket.
+/// Maximum number of concurrent requests of one guest. Further ones stay in its socket.
 const CALLS_MAX: usize = 64;
-/// Waits of one guest at one time. More are refused.
+/// Maximum number of concurrent waits of one guest. More are refused.
 const WAITS_MAX: usize = 4_096;
-/// Frames that wait to be written.
+/// Maximum number of frames waiting to be written.
 const OUT_MAX: usize = 64;
 
 /// Serves a guest to the end.
@@ -71,7 +71,7 @@ pub(super) async fn serve(host: &Arc<Host>, mut stream: UnixStream) {
         written = &mut writer => (false, written),
     };
     if writes {
-        // The rest of the connection is gone, and all that it was waiting for; what it said is still on its way.
+        // The rest of the connection and its waits are gone; its last frames are still being written.
         let _ = timeout(LAST_WORDS_WITHIN, writer).await;
     }
     if let Err(error) = reason {
@@ -98,19 +98,19 @@ struct Guest<'a> {
     host: &'a Arc<Host>,
     out: mpsc::Sender<Vec<u8>>,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// Requests that run, by id, and whether they are waits.
+    /// Running requests, by id, and whether they are waits.
     ids: HashMap<u64, (AbortHandle, bool)>,
-    /// How many of them are waits.
+    /// Number of running waits.
     waits: usize,
     sent: FuturesUnordered<BoxFuture<'static, Option<Settled>>>,
     events: broadcast::Receiver<Event>,
     session: watch::Receiver<Option<Session>>,
     outlook: watch::Receiver<Outlook>,
-    /// It may have sent requests that were not read yet: until it has said that it sends no more.
+    /// Set until the guest has said that it sends no more: until then, there may be unread requests.
     talks: Option<Counted>,
 }
 
-/// The guest has gone.
+/// The guest is gone.
 struct Gone;
 
 impl<'a> Guest<'a> {
@@ -123,7 +123,7 @@ impl<'a> Guest<'a> {
             waits: 0,
             sent: FuturesUnordered::new(),
             events: host.bus.subscribe(),
-            // What it is now goes out first: it may have changed since the welcome.
+            // Send the present value first: it may have changed since the welcome.
             session: {
                 let mut session = host.bus.session.subscribe();
                 session.mark_changed();
@@ -165,7 +165,7 @@ impl<'a> Guest<'a> {
                     self.say(Kind::Relay, 0, encode(&relay)).await
                 }
                 Ok(()) = self.outlook.changed() => {
-                    // For the next look.
+                    // For the next check.
                     self.outlook.mark_changed();
                     self.tell_outlook().await
                 }
@@ -194,7 +194,7 @@ impl<'a> Guest<'a> {
                 self.talks = None;
                 Ok(())
             }
-            // Of a later version, or nonsense: there is nothing to answer.
+            // A frame of a later version, or nonsense: there is nothing to answer.
             _ => Ok(()),
         }
     }
@@ -210,7 +210,7 @@ impl<'a> Guest<'a> {
         };
         drop(body);
         if matches!(request, Request::connect {}) {
-            // The next attempt may be a while away, and the guest waits to hear what is wrong.
+            // The next attempt may be a while away, and the guest waits for the reason.
             for missed in self.host.bus.missed() {
                 self.say(Kind::Event, 0, encode(&missed)).await?;
             }
@@ -235,7 +235,7 @@ impl<'a> Guest<'a> {
         self.ids.insert(id, (handle, wait));
         self.waits += usize::from(wait);
         let host = Arc::clone(self.host);
-        // Counted as long as it is there: a deadline is for these.
+        // Counted while it exists: the deadline applies to these.
         let counted = (request.class() != Class::Wait).then(|| Counted::new(&host));
         let run = async move {
             let _held = (budget, counted);
@@ -249,7 +249,7 @@ impl<'a> Guest<'a> {
             }
         };
         let run = Abortable::new(run, aborted);
-        // One that was given up is answered to nobody.
+        // An abandoned request is not answered.
         self.running.push(Box::pin(async move {
             let ran = run.await.unwrap_or_else(|_| Err(Fault::closing()));
             (id, ran)
@@ -257,21 +257,21 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    /// Says whether waits can end well, if that has changed.
+    /// Reports the outlook of waits, if it has changed.
     async fn tell_outlook(&mut self) -> Result<(), Gone> {
         if !self.outlook.has_changed().unwrap_or(false) {
             return Ok(());
         }
         let prospect: Prospect = match &*self.outlook.borrow_and_update() {
             Outlook::Open => None,
-            // What follows says so.
+            // A later frame reports it.
             Outlook::Closed => return Ok(()),
             outlook => outlook.reason().map(Fault::from),
         };
         self.say(Kind::Outlook, 0, encode(&prospect)).await
     }
 
-    /// A request runs no more, or need not.
+    /// Removes a request that has ended, or may be aborted. Returns its handle.
     fn over(&mut self, id: u64) -> Option<AbortHandle> {
         let (handle, wait) = self.ids.remove(&id)?;
         self.waits -= usize::from(wait);
@@ -282,7 +282,7 @@ impl<'a> Guest<'a> {
         if self.over(id).is_none() {
             return Ok(());
         }
-        // What the request has changed is known to the guest when it has the answer.
+        // The guest must know of changes by the request before it gets the answer.
         self.tell_outlook().await?;
         match done {
             Ok(Ran { answer, sent }) => {
@@ -290,7 +290,7 @@ impl<'a> Guest<'a> {
                     let fault = Fault::new(Code::PayloadTooLarge, "the answer is over the limit");
                     return self.say(Kind::Fault, id, encode(&fault)).await;
                 }
-                // First the frames' ids, then what becomes of them.
+                // First the frame ids, then their outcomes.
                 self.say(Kind::Answer, id, Ok(answer)).await?;
                 self.sent.extend(
                     sent.into_iter()
@@ -313,7 +313,7 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// What becomes of something; `None` where the agent is closed before.
+/// Waits for the outcome of a send; `None` if the agent is closed first.
 async fn settled(sent: Sent) -> Option<Settled> {
     let frame_id = sent.frame_id();
     let fate = match sent.settled().await {
@@ -325,7 +325,7 @@ async fn settled(sent: Sent) -> Option<Settled> {
     Some(Settled { frame_id, fate })
 }
 
-/// Something that a closing vault waits for.
+/// Counts an operation that a closing vault waits for.
 struct Counted(Arc<Host>);
 
 impl Counted {

@@ -16,16 +16,16 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// An owner that lives has answered by then.
+/// Time within which a live owner has answered.
 const GREETED_WITHIN: Duration = Duration::from_secs(10);
 
-/// How an attempt to come in ended.
+/// Result of an attempt to attach.
 pub(crate) enum Knock {
     /// Attached. The receiver says when the owner is gone.
     In(Box<Owner>, AgentId, watch::Receiver<bool>),
-    /// Nobody listens: the owner has just begun, ends, or shares nothing.
+    /// Nobody listens: the owner has just started, is ending, or does not share.
     Nobody,
-    /// The owner ends, or has enough to do: worth another attempt.
+    /// The owner is ending, or is busy: retry later.
     Later(String),
 }
 
@@ -70,10 +70,10 @@ async fn greet(place: &Place, vault: &Path, key: &Key, bus: &Arc<Bus>) -> Result
         Ok(stream) => stream,
         Err(error) => {
             return match error.kind() {
-                // Left behind by a process that was killed, or about to be removed.
+                // Left behind by a killed process, or about to be removed.
                 ErrorKind::NotFound | ErrorKind::ConnectionRefused => Ok(Knock::Nobody),
                 ErrorKind::PermissionDenied => Err(in_use(vault, "the vault is open in a process of another user")),
-                // More come at once than it accepts.
+                // More guests connect at once than it accepts.
                 _ => Ok(Knock::Later(error.to_string())),
             };
         }
@@ -110,7 +110,7 @@ async fn greet(place: &Place, vault: &Path, key: &Key, bus: &Arc<Bus>) -> Result
                 retryable: false,
             });
         }
-        // It ended in the middle of it.
+        // It ended during the greeting.
         Err(error) => return Ok(Knock::Later(error.to_string())),
     };
     let agent = welcome.agent;

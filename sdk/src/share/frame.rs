@@ -1,4 +1,4 @@
-//! Frames on a socket: bounded in size and in the time that they may take.
+//! Frames on a socket: bounded in size and in time.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use tokio::time::timeout;
 pub(super) const GREETING_BYTES_MAX: usize = 1024;
 /// The largest frame, in bytes.
 pub(super) const BYTES_MAX: usize = 128 * 1024 * 1024;
-/// A frame that was begun must be there after this time.
+/// Longest time to read a frame after its start.
 const READ_WITHIN: Duration = Duration::from_secs(30);
-/// A piece must be taken within this time.
+/// Longest time to write a chunk.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
-/// What is written at once, in bytes.
+/// Length of a chunk, in bytes.
 const WRITE_BYTES: usize = 64 * 1024;
 /// A frame of this size or less takes nothing from the budget, in bytes.
 const SMALL_BYTES_MAX: usize = 64 * 1024;
-/// What one permit of the budget is worth, in bytes.
+/// Value of one permit of the budget, in bytes.
 const PERMIT_BYTES: usize = 1024;
-/// Length, kind, id.
+/// Length of a header: length, kind, id.
 const HEAD_BYTES: usize = 4 + 1 + 8;
 
-/// What a frame is. On the wire: keep stable.
+/// Kind of a frame. On the wire: keep stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
@@ -63,24 +63,24 @@ impl Kind {
     ];
 }
 
-/// A frame as it came.
+/// A received frame.
 #[derive(Debug)]
 pub(super) struct Frame {
-    /// `None` is one that this version does not know.
+    /// `None` for a kind that this version does not know.
     pub(super) kind: Option<Kind>,
-    /// Which request it is about; 0 where it is about none.
+    /// Id of its request; 0 if it concerns none.
     pub(super) id: u64,
     pub(super) body: Vec<u8>,
-    /// Its share of what may be in memory.
+    /// Its share of the memory budget.
     pub(super) budget: Option<OwnedSemaphorePermit>,
 }
 
-/// A budget of so many bytes, for [`read`].
+/// Creates a budget of this many bytes, for [`read`].
 pub(super) fn budget(bytes: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(bytes / PERMIT_BYTES))
 }
 
-/// A frame to be written.
+/// Encodes a frame.
 pub(super) fn encode(kind: Kind, id: u64, body: &[u8]) -> io::Result<Vec<u8>> {
     let too_large = || io::Error::new(ErrorKind::InvalidInput, "the frame is too large");
     if body.len() > BYTES_MAX {
@@ -107,7 +107,7 @@ pub(super) async fn read(
         return Ok(None);
     }
     let [a, b, c, d, kind, id @ ..] = within(async {
-        // `read` gives no more than there is room for.
+        // `read` returns no more than there is room for.
         from.read_exact(head.get_mut(begun..).unwrap_or_default()).await?;
         Ok(head)
     })
@@ -126,7 +126,7 @@ pub(super) async fn read(
         _ => None,
     };
     let body = within(async {
-        // Grows with what comes, whatever the head says.
+        // Grows with the received bytes, whatever the header says.
         let mut body = Vec::new();
         let read = from.take(length as u64).read_to_end(&mut body).await?;
         match read == length {

@@ -9,7 +9,7 @@ use skytale_proto::{AgentId, Code, EndpointId};
 use std::io::{self, ErrorKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// The version of what follows the greeting.
+/// Version of the protocol after the greeting.
 pub(super) const VERSION: u16 = 1;
 
 type Nonce = [u8; 32];
@@ -31,7 +31,7 @@ struct Proof {
     proof: [u8; 32],
 }
 
-/// Who the owner is.
+/// The owner's greeting.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Welcome {
     proof: [u8; 32],
@@ -40,7 +40,7 @@ pub(super) struct Welcome {
     pub(super) relay: Option<EndpointId>,
 }
 
-/// Why a guest is not let in. The same in every version.
+/// Reason for refusing a guest. The same in every version.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Refused {
     /// A code's number.
@@ -56,18 +56,18 @@ impl Refused {
         }
     }
 
-    /// The code; [`Code::VaultOwnerVersion`] where this version does not know it.
+    /// Returns the code; [`Code::VaultOwnerVersion`] if this version does not know it.
     pub(super) fn code(&self) -> Code {
         Code::from_number(self.code).unwrap_or(Code::VaultOwnerVersion)
     }
 
-    /// The frame.
+    /// Encodes it as a frame.
     pub(super) fn frame(&self) -> io::Result<Vec<u8>> {
         frame::encode(Kind::Refused, 0, &encode(self)?)
     }
 }
 
-/// Which side proves: neither can show the other its own proof.
+/// The side that proves: neither side can be shown its own proof.
 #[derive(Clone, Copy)]
 enum Side {
     Guest,
@@ -91,13 +91,13 @@ fn nonce() -> io::Result<Nonce> {
     Ok(nonce)
 }
 
-/// How a greeting ended.
+/// Result of a greeting.
 pub(super) enum Greeted<T> {
     In(T),
     Refused(Refused),
 }
 
-/// The owner's side. `welcome` is asked for once the guest has proven the key.
+/// Runs the owner's side. `welcome` is called once the guest has proven the key.
 pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     key: &Key,
@@ -129,7 +129,7 @@ pub(super) async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(Greeted::In(()))
 }
 
-/// The guest's side.
+/// Runs the guest's side.
 pub(super) async fn introduce<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     key: &Key,
@@ -232,7 +232,7 @@ mod tests {
                 .await
                 .expect("sent");
             let shown: Proof = expect(next(&mut a).await.expect("read"), Kind::Proof).expect("a proof");
-            // All that it has seen: the guest's own proof.
+            // The only proof it has seen is the guest's own.
             assert_eq!(hello.version, VERSION);
             let welcome = Welcome {
                 proof: shown.proof,

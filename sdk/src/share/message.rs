@@ -1,4 +1,4 @@
-//! What is said after the greeting.
+//! Messages after the greeting.
 
 use crate::agent::AgentError;
 use crate::agent::bus::Outlook;
@@ -8,19 +8,19 @@ use skytale_proto::{Code, FrameId, Offset};
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
-/// CBOR.
+/// Encodes a value as CBOR.
 pub(super) fn encode(value: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     ciborium::into_writer(value, &mut bytes).map_err(io::Error::other)?;
     Ok(bytes)
 }
 
-/// The other way. What follows the value is ignored.
+/// Decodes a value from CBOR. Trailing bytes are ignored.
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     ciborium::from_reader(bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error.to_string()))
 }
 
-/// What became of something that a guest has sent.
+/// Outcome of a guest's send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Settled {
     pub(super) frame_id: FrameId,
@@ -35,7 +35,7 @@ pub(super) enum Fate {
     Failed(u32),
 }
 
-/// Why a request was not done.
+/// Reason why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Fault {
     /// A code's number.
@@ -53,13 +53,13 @@ impl Fault {
         }
     }
 
-    /// The owner closes: nothing of the request was done, or it was a wait.
+    /// Returns the fault of a closing owner: the request had no effect, or was a wait.
     pub(super) fn closing() -> Self {
         Self::new(Code::VaultOwnerGone, "the vault is being closed")
     }
 }
 
-/// Why waits end that need a session; `None` where they need not.
+/// Reason why waits that need a session fail; `None` if they do not.
 pub(super) type Prospect = Option<Fault>;
 
 impl From<Fault> for Outlook {
@@ -74,7 +74,7 @@ impl From<Fault> for Outlook {
 
 impl From<AgentError> for Fault {
     fn from(error: AgentError) -> Self {
-        // An agent that is closed under a request has not done it.
+        // If the agent was closed under a request, the request had no effect.
         if matches!(error, AgentError::Closed) {
             return Self::closing();
         }

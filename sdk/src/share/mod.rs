@@ -1,8 +1,8 @@
-//! One process has a vault open; others work through it.
+//! Sharing a vault: one process has it open, others attach to that one.
 //!
-//! A vault has one owner: the process that holds `<vault>.lock`. It opens a Unix socket beside the vault, `<vault>.sock`,
-//! and does for other processes of the same user what their [`Agent`](crate::agent::Agent) and
-//! [`Channel`](crate::channel::Channel) are asked to do. So a command works beside a running agent, with the same answers.
+//! A vault has one owner: the process that holds `<vault>.lock`. It opens a Unix socket beside the vault,
+//! `<vault>.sock`, and executes the calls of [`Agent`](crate::agent::Agent) and [`Channel`](crate::channel::Channel)
+//! for other processes of the same user. So a command works beside a running agent, with the same results.
 //!
 //! ```text
 //!   guest process                                owner process
@@ -17,17 +17,17 @@
 //!   key: BLAKE3, keyed with a key derived from the vault's, over both sides' nonces. The owner proves the same. So a wrong
 //!   passphrase fails with SKY-5002 whether or not the vault is open elsewhere. No key crosses the socket.
 //! - **A guest never ends the owner's work.** It can make the owner connect; `disconnect` and `close` only detach.
-//! - **Order.** Requests of one guest begin in the order in which they were sent. An answer that names sent frames goes out
-//!   before what becomes of them.
+//! - **Order.** Requests of one guest start in the order in which they were sent. An answer that names sent frames goes
+//!   out before their outcomes.
 //! - **No guest blocks another.** A request takes memory in its guest, not a place in a queue, until the owner reads it.
 //!   Long waits do not count against the requests that may run at once. A guest that reads or writes too slowly is
 //!   disconnected.
-//! - **Waits.** An owner says why waits that need a session cannot end well, and that they can again. A guest knows it before
-//!   it has the answer to a request that changed it.
-//! - **The end.** An owner that closes tells its guests, refuses new requests, ends waits, and finishes the calls in flight;
-//!   each guest says that it sends no more. Within a deadline; then the owner removes the socket, and only then releases the
-//!   lock. A guest's call ends with
-//!   [`AgentError::OwnerGone`](crate::agent::AgentError::OwnerGone), which says whether it may have been done.
+//! - **Waits.** An owner reports why waits that need a session cannot succeed, and when they can again. A guest gets
+//!   this before the answer to a request that changed it.
+//! - **The end.** A closing owner notifies its guests, refuses new requests, ends waits, and finishes the calls in
+//!   flight, all within a deadline; each guest says that it sends no more. The owner then removes the socket, and only
+//!   then releases the lock. A guest's call fails with [`AgentError::OwnerGone`](crate::agent::AgentError::OwnerGone),
+//!   which says whether it may have taken effect.
 //!
 //! # Wire format, version 1
 //! A frame is `length u32 | kind u8 | id u64` (big endian), then `length` bytes of CBOR. `Hello` carries the version and is
@@ -38,8 +38,8 @@
 //!   guest: Request(id), Cancel(id), Closing    owner: Answer(id) | Fault(id), Settled, Event, Relay,
 //!                                                      Outlook, Closing
 //! ```
-//! Before the proof a frame has at most 1 KiB; after it 128 MiB, of which an owner takes 256 MiB at once from all guests.
-//! An unknown operation fails by itself; an unknown event is skipped.
+//! Before the proof a frame has at most 1 KiB, after it 128 MiB; an owner accepts 256 MiB at once from all guests. An
+//! unknown operation only fails itself; an unknown event is skipped.
 
 mod client;
 mod connection;
@@ -63,8 +63,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Where sockets are served, in a thread of the process's own: a guest is answered whatever the application's runtime is
-/// busy with, whether it has I/O, and after it has ended. Made when it is first needed; every agent ends its own tasks.
+/// Returns the runtime that serves sockets, in its own thread: guests get answers even if the application's runtime is
+/// busy, has no I/O, or has ended. Created on first use; every agent ends its own tasks.
 fn runtime() -> Option<&'static Handle> {
     static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| {
@@ -82,7 +82,7 @@ fn runtime() -> Option<&'static Handle> {
     runtime.as_ref().map(Runtime::handle)
 }
 
-/// Waits, whether or not the caller has a runtime with a timer.
+/// Sleeps, even if the caller has no runtime with a timer.
 pub(crate) async fn pause(time: Duration) {
     if let Some(runtime) = runtime() {
         let _ = runtime.spawn(tokio::time::sleep(time)).await;

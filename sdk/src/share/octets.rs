@@ -8,12 +8,12 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-/// Bytes that go over the socket as one string.
+/// Bytes that are encoded on the socket as one byte string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Octets(pub(crate) Bytes);
 
 impl Octets {
-    /// A path, which need not be text.
+    /// Encodes a path, which may not be text.
     pub(crate) fn of_path(path: &Path) -> Self {
         Self(Bytes::copy_from_slice(path.as_os_str().as_bytes()))
     }
@@ -61,7 +61,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     deserializer.deserialize_byte_buf(Octets)
 }
 
-/// The same, where there may be none.
+/// Encoding of optional bytes.
 pub(crate) mod option {
     use super::Octets;
     use bytes::Bytes;
@@ -76,7 +76,7 @@ pub(crate) mod option {
     }
 }
 
-/// Paths, which need not be text.
+/// Encoding of paths, which may not be text.
 pub(crate) mod path {
     use super::Octets;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

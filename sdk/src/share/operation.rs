@@ -1,5 +1,5 @@
-//! The operations that a guest can ask for. A new one of [`Agent`] or [`Channel`] needs one line here, and a branch where it
-//! begins.
+//! The operations that a guest can request. A new one of [`Agent`] or [`Channel`] needs one line here, and a branch at
+//! its start.
 
 use super::client::Owner;
 use super::message::{Fault, encode};
@@ -15,31 +15,31 @@ use crate::vault::{BackupInfo, BackupKey};
 use serde::{Deserialize, Serialize};
 use skytale_proto::{AgentId, ChannelId, Code, Digest, FrameId, Offset, Policy, Region};
 
-/// Messages in one answer.
+/// Maximum number of messages in one answer.
 pub(super) const MESSAGES_MAX: u32 = 64;
-/// Bytes of payload in one answer; the first message is there whatever its size.
+/// Maximum bytes of payload in one answer; the first message is included whatever its size.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// How a request is treated.
+/// Class of a request, which determines its handling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Reads, or does what may be done twice.
+    /// Reads, or is idempotent.
     Call,
-    /// Does something that is not to be done twice.
+    /// Makes a change that must not be repeated.
     Change,
-    /// Queues something: the answer is the frames' ids, and what becomes of each is reported later.
+    /// Queues frames: the answer has their ids, and the outcome of each is reported later.
     Send,
     /// Like [`Class::Send`], after a wait for the network.
     LongSend,
-    /// Takes as long as it takes, and may be given up.
+    /// Waits without a timeout, and may be abandoned.
     Wait,
 }
 
-/// What a request brought.
+/// Result of a request.
 pub(super) struct Ran {
-    /// CBOR.
+    /// The answer, as CBOR.
     pub(super) answer: Vec<u8>,
-    /// What was queued.
+    /// The queued sends.
     pub(super) sent: Vec<Sent>,
 }
 
@@ -84,7 +84,7 @@ macro_rules! operations {
                 }
             }
 
-            /// Does it, in the owner.
+            /// Executes it, in the owner.
             pub(super) async fn run(self, agent: &Agent) -> Result<Ran, Fault> {
                 match self {
                     $(Self::$name { $($first $(, $argument)*)? } => {
@@ -274,7 +274,7 @@ fn one(sent: Sent) -> Vec<Sent> {
     vec![sent]
 }
 
-/// As many of the messages as go into one answer.
+/// Returns as many of the messages as fit into one answer.
 fn page(mut messages: Vec<Message>) -> Vec<Message> {
     let mut bytes = 0;
     let fits = messages.iter().take_while(|message| {

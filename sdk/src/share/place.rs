@@ -1,4 +1,4 @@
-//! The place of a vault's socket.
+//! The path of a vault's socket.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,21 +10,21 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
 
-/// The longest path of a socket that every system takes, in bytes: `sun_path` has 104 of them on macOS, 108 on Linux.
+/// The longest socket path that every system accepts, in bytes: `sun_path` has 104 on macOS, 108 on Linux.
 const PATH_BYTES_MAX: usize = 103;
-/// A socket's name that is longer is replaced by a hash of it, in bytes.
+/// Longest socket name, in bytes: a longer one is replaced by its hash.
 const NAME_BYTES_MAX: usize = 64;
-/// What a socket is called until it is ready.
+/// Suffix of a socket's name until it is ready.
 const NEW: &str = ".new";
 
-/// Where a vault's socket is: `<vault>.sock`, with all symbolic links resolved.
+/// Path of a vault's socket: `<vault>.sock`, with all symbolic links resolved.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     folder: PathBuf,
     name: OsString,
 }
 
-/// A socket's file, so that none but this one is removed.
+/// Identity of a socket's file, so that only this one is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Inode {
     device: u64,
@@ -42,7 +42,7 @@ impl Inode {
 }
 
 impl Place {
-    /// Beside a vault that is there.
+    /// Returns the place beside an existing vault.
     pub(super) fn beside(vault: &Path) -> io::Result<Self> {
         let vault = fs::canonicalize(vault)?;
         let (Some(folder), Some(name)) = (vault.parent(), vault.file_name()) else {
@@ -70,7 +70,7 @@ impl Place {
         fs::symlink_metadata(self.path()).is_ok_and(|metadata| metadata.file_type().is_socket())
     }
 
-    /// Binds the socket, for its owner alone, in the place of one that a process has left behind. The vault's lock must be
+    /// Binds the socket, for its owner only, replacing one that a process has left behind. The vault's lock must be
     /// held.
     pub(super) fn bind(&self) -> io::Result<(UnixListener, Inode)> {
         let path = self.path();
@@ -85,7 +85,7 @@ impl Place {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // Ready before it has its name: nobody finds one that does not listen, or that others may use.
+        // It is ready before it has its name, so that nobody finds one that does not listen, or that others may use.
         let short = Short::new(&self.folder, &name)?;
         let listener = UnixListener::bind(&short.path)?;
         let named = fs::set_permissions(&new, fs::Permissions::from_mode(0o600))
@@ -127,7 +127,7 @@ impl Short {
         if path.as_os_str().len() <= PATH_BYTES_MAX {
             return Ok(Self { path, _folder: None });
         }
-        // However long the folder's path is, the one by its descriptor is short.
+        // However long the folder's path is, the path by its descriptor is short.
         let open = File::open(folder)?;
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
         if !by_descriptor.exists() {
@@ -141,7 +141,7 @@ impl Short {
     }
 }
 
-/// The user that this process acts as.
+/// Returns the user id of this process.
 pub(super) fn own_user() -> io::Result<u32> {
     let (here, _there) = UnixStream::pair()?;
     Ok(here.peer_cred()?.uid())

@@ -23,21 +23,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-/// Guests at one time. More are asked to come later.
+/// Maximum number of guests. More must retry later.
 const GUESTS_MAX: usize = 128;
-/// Bytes of all guests' large requests that are in memory at one time.
+/// Maximum bytes of all guests' large requests in memory.
 const REQUEST_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// After an error of the socket itself, such as too many open files.
+/// Pause after an error of the socket itself, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What was begun has so long to finish, however short the deadline: guests learn then what was done and what was not.
+/// Shortest time for started requests to finish, however short the deadline, so that guests learn their outcome.
 const FINISH_WITHIN_MIN: Duration = Duration::from_secs(1);
-/// Connections may take so long to write what they have, once the vault closes.
+/// Longest time for connections to write their last frames once the vault closes.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
-/// Gives the agent as long as the application has it.
+/// Returns the agent while the application holds it.
 pub(crate) type Agents = Box<dyn Fn() -> Option<Agent> + Send + Sync>;
 
-/// What the connections of one vault share.
+/// State shared by the connections of one vault.
 pub(super) struct Host {
     pub(super) agents: Agents,
     pub(super) agent: AgentId,
@@ -45,22 +45,22 @@ pub(super) struct Host {
     pub(super) key: Key,
     pub(super) bus: Arc<Bus>,
     pub(super) user: u32,
-    /// The vault is being closed: nothing new is begun.
+    /// Cancelled when the vault is being closed: nothing new is started.
     pub(super) closing: CancellationToken,
-    /// Nothing goes on.
+    /// Cancelled when everything must end.
     pub(super) ended: CancellationToken,
-    /// Requests that are being done, waits not among them, and guests that may have sent more.
+    /// Number of running requests, without waits, and of guests that may have sent more.
     pub(super) calls: watch::Sender<usize>,
     pub(super) budget: Arc<Semaphore>,
     guests: Arc<Semaphore>,
 }
 
-/// A vault's socket. When it is dropped it is gone at once, as are its guests.
+/// A vault's socket. Dropping it removes the socket at once, and disconnects its guests.
 pub(crate) struct Share {
     host: Arc<Host>,
     tasks: TaskTracker,
     place: Place,
-    /// Taken when it is removed: the next owner's may have the same number.
+    /// Taken when the socket is removed: the next owner's may have the same inode.
     bound: Mutex<Option<Inode>>,
 }
 
@@ -73,8 +73,8 @@ impl fmt::Debug for Share {
 }
 
 impl Share {
-    /// Opens the socket beside a vault that is open. `None`, with a warning in the log, where there can be none: the agent
-    /// does its work all the same.
+    /// Opens the socket beside an open vault. `None`, with a warning in the log, if that is impossible: the agent still
+    /// works.
     pub(crate) async fn start(
         vault: PathBuf,
         key: Key,
@@ -128,13 +128,13 @@ impl Share {
         }
     }
 
-    /// Begins nothing new, and tells the guests. Returns at once.
+    /// Stops accepting requests, and notifies the guests. Returns at once.
     pub(crate) fn closing(&self) {
         self.host.closing.cancel();
     }
 
-    /// Lets requests that were begun finish, but not longer than `deadline`; then ends all connections and removes the
-    /// socket. To be called while the vault's lock is held.
+    /// Lets started requests finish, but not longer than `deadline`; then ends all connections and removes the socket.
+    /// Call it while the vault's lock is held.
     pub(crate) async fn end(&self, deadline: Duration) {
         self.closing();
         let Some(runtime) = runtime() else { return };
@@ -229,7 +229,7 @@ fn may_come(host: &Host, stream: &UnixStream) -> Result<(), Refused> {
     }
 }
 
-/// Says why, as far as that goes without waiting.
+/// Sends the reason, as far as possible without waiting.
 fn refuse(stream: &UnixStream, refused: &Refused) {
     if let Ok(frame) = refused.frame() {
         let _ = stream.try_write(&frame);
@@ -237,7 +237,7 @@ fn refuse(stream: &UnixStream, refused: &Refused) {
 }
 
 impl Host {
-    /// The agent, for one request.
+    /// Returns the agent, for one request.
     pub(super) fn agent(&self) -> Result<Agent, AgentError> {
         (self.agents)().ok_or(AgentError::Closed)
     }

@@ -1,4 +1,4 @@
-//! Guests that have proven the key, and misbehave.
+//! Guests that have proven the key, but misbehave.
 
 use super::frame::{self, BYTES_MAX, Frame, Kind};
 use super::hello::{Greeted, introduce};
@@ -57,7 +57,7 @@ async fn ask(stream: &mut UnixStream, id: u64, request: &Request) {
     say(stream, Kind::Request, id, &encode(request).expect("encoded")).await;
 }
 
-/// What is answered to a request; what comes besides is passed over.
+/// Returns the answer to a request; skips other frames.
 async fn answer(stream: &mut UnixStream, id: u64) -> Frame {
     soon(async {
         loop {

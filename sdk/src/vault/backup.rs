@@ -1,4 +1,4 @@
-//! A copy of a vault that is whole at every moment, made while the vault is in use.
+//! Backups: a consistent copy of a vault, made while the vault is in use.
 
 use super::{Vault, VaultError, check, key, keyed, mark};
 use rusqlite::{Connection, OpenFlags};
@@ -17,15 +17,15 @@ pub struct BackupInfo {
     /// The file.
     #[serde(with = "crate::share::octets::path")]
     pub path: PathBuf,
-    /// Its length.
+    /// Its length, in bytes.
     pub bytes: u64,
-    /// When it was made, unix milliseconds by this machine's clock.
+    /// Time of the backup, unix milliseconds by this machine's clock.
     pub at_ms: u64,
-    /// What opens it.
+    /// The key that opens it.
     pub key: BackupKey,
 }
 
-/// What opens a backup: the key of the vault that it was made of.
+/// Key of a backup: the key of the vault that it was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum BackupKey {
@@ -37,15 +37,15 @@ pub enum BackupKey {
     },
     /// The vault's key file. It is not part of the backup.
     File {
-        /// Where the vault has it.
+        /// The file that the vault uses.
         #[serde(with = "crate::share::octets::path")]
         path: PathBuf,
     },
-    /// The key itself, which the application has.
+    /// The raw key, which the application has.
     Raw,
 }
 
-/// What is made of a file before it has its name.
+/// A file in progress, before it has its final name.
 struct Partial {
     file: File,
     path: PathBuf,
@@ -53,8 +53,8 @@ struct Partial {
 }
 
 impl Vault {
-    /// Writes a copy of the vault as it is now: encrypted with the vault's key, for its owner alone, durable and checked
-    /// before it gets its name. A file of that name is replaced only if `replace` says so.
+    /// Writes a copy of the vault as it is now: encrypted with the vault's key, readable by its owner only, durable and
+    /// checked before it gets its name. An existing file is replaced only if `replace` is set.
     pub(crate) fn backup(&self, target: &Path, replace: bool) -> Result<BackupInfo, VaultError> {
         self.refuse_own_files(target)?;
         let parameters = key::beside(target, "kdf");
@@ -72,15 +72,15 @@ impl Vault {
             path: target.to_owned(),
             problem: "a backup needs a name in UTF-8".into(),
         })?;
-        // The copy has no free pages, and so nothing that was deleted. It gets the key of the database that it is of.
+        // The copy has no free pages, and so no deleted data. It gets the key of the original database.
         match mark::lineage(&self.connection) {
-            // Only a vault of an older version has none. What cannot be kept there is kept in the copy.
+            // Only a vault of an older version has none. If it cannot be stored there, it is stored in the copy.
             Err(error) if !error.is_full() && !self.read_only => return Err(error),
             _ => {}
         }
         self.connection.execute("VACUUM INTO ?1", [name])?;
         let copy = keyed(&partial.path, &self.key, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        // Nobody else sees the copy before it has its name: it needs no journal.
+        // Nobody else uses the copy before it has its name: it needs no journal.
         copy.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;")?;
         let made = mark::set_backup(&copy, mark::lineage(&copy)?)?;
         close(copy)?;
@@ -104,7 +104,7 @@ impl Vault {
         })
     }
 
-    /// A backup that replaces the vault, its lock or its write-ahead log would be the end of the vault.
+    /// Refuses to replace the vault, its lock or its write-ahead log, which would destroy the vault.
     fn refuse_own_files(&self, target: &Path) -> Result<(), VaultError> {
         let same = |own: &Path| match (own.metadata(), target.metadata()) {
             (Ok(own), Ok(target)) => (own.dev(), own.ino()) == (target.dev(), target.ino()),
@@ -137,7 +137,7 @@ impl Partial {
             Err(Errno::WOULDBLOCK) => Err(busy()),
             locked => locked.map_err(|error| fail(&error.into())),
         };
-        // A backup that was killed may have left something. The folder may be others' too: nothing of theirs is written to.
+        // A killed backup may have left a file. Others may use the folder, too: nothing of theirs is written to.
         if let Ok(left) = File::open(&path) {
             lock(&left)?;
             std::fs::remove_file(&path).map_err(|error| fail(&error))?;
@@ -192,7 +192,7 @@ impl Drop for Partial {
     }
 }
 
-/// Gives a file another name; only one that is free, unless told to replace.
+/// Renames a file; the new name must be free, unless `replace` is set.
 pub(super) fn rename(from: &Path, to: &Path, replace: bool) -> std::io::Result<()> {
     if replace {
         return std::fs::rename(from, to);
@@ -208,7 +208,7 @@ pub(super) fn rename(from: &Path, to: &Path, replace: bool) -> std::io::Result<(
     }
 }
 
-/// Closes a database and says whether that went well.
+/// Closes a database; fails if SQLite cannot close it.
 pub(super) fn close(connection: Connection) -> Result<(), VaultError> {
     connection.close().map_err(|(_, error)| error.into())
 }

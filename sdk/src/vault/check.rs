@@ -1,19 +1,19 @@
-//! Whether a vault is whole.
+//! Checks of a vault's integrity.
 //!
-//! SQLCipher authenticates each page with its number, so a page that is torn or foreign is found when it is read. A page of
-//! an earlier moment is authentic, too: what a copy of a vault in use may have, pages of two moments, is found by the
-//! structure that no longer fits. `PRAGMA quick_check` reads all of it. It takes about a second for 100 MB, so it is
-//! run when a vault was not closed in order, or was put here from elsewhere, and not each time.
+//! SQLCipher authenticates each page with its number, so a torn or foreign page is detected when it is read. A page of
+//! an earlier moment is authentic, too: a copy of a vault in use may mix pages of two moments, which shows in an
+//! inconsistent structure. `PRAGMA quick_check` reads all of it. It takes about a second for 100 MB, so it runs only
+//! after an unclean shutdown, or if the vault was put here from elsewhere.
 
 use super::VaultError;
 use rusqlite::Connection;
 
-/// Checks that the database's structure fits, reading each page that is in use.
+/// Checks that the database's structure is consistent; reads each page that is in use.
 pub(super) fn structure(sql: &Connection) -> Result<(), VaultError> {
     said_ok(sql, "PRAGMA quick_check(1)")
 }
 
-/// Checks all that can be checked: each page of the file, the structure, and indexes against their tables.
+/// Checks everything: each page of the file, the structure, and indexes against their tables.
 pub(super) fn all(sql: &Connection) -> Result<(), VaultError> {
     // One row for each page that is not authentic.
     let mut pages = sql.prepare("PRAGMA cipher_integrity_check")?;

@@ -1,15 +1,15 @@
-//! Why a vault cannot be used.
+//! Errors of a vault.
 
 use rusqlite::ErrorCode;
 use skytale_proto::Code;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-/// Why a vault cannot be opened, read or written.
+/// Error from opening, reading or writing a vault.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VaultError {
-    /// Open in another process, or twice in this one.
+    /// The vault is already open, in this process or another one.
     #[error("vault {} is open in another process{}", path.display(), by(*process))]
     InUse {
         /// The vault.
@@ -22,7 +22,7 @@ pub enum VaultError {
     Key {
         /// The vault.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem, in words.
         problem: String,
     },
     /// SQLCipher is not linked into this program.
@@ -36,38 +36,38 @@ pub enum VaultError {
         /// The newest one known.
         known: u32,
     },
-    /// The file cannot be read or written.
+    /// A file cannot be read or written.
     #[error("{doing}: {error}")]
     Io {
-        /// What was being done.
+        /// The operation that failed.
         doing: String,
-        /// What the system said.
+        /// The system's error.
         error: String,
     },
     /// The disk, or this user's quota, is full.
     #[error("{doing}: no space left on the disk")]
     Full {
-        /// What was being done.
+        /// The operation that failed.
         doing: String,
     },
-    /// What is stored cannot be what this SDK wrote.
+    /// The stored data cannot have been written by this SDK.
     #[error("vault damaged: {place}")]
     Damaged {
-        /// Where.
+        /// The place of the damage.
         place: String,
     },
-    /// A file is in the way that is not replaced without an explicit word.
+    /// A file exists that is replaced only on explicit request.
     #[error("{} exists", path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
-    /// A file that cannot be used for this.
+    /// The file cannot be used for this purpose.
     #[error("{}: {problem}", path.display())]
     Unsuitable {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem, in words.
         problem: String,
     },
 }
@@ -77,7 +77,7 @@ fn by(process: Option<u32>) -> String {
 }
 
 impl VaultError {
-    /// The code.
+    /// Returns the error code.
     pub const fn code(&self) -> Code {
         match self {
             Self::InUse { .. } => Code::VaultInUse,
@@ -91,7 +91,7 @@ impl VaultError {
         }
     }
 
-    /// What to do about it.
+    /// Returns what to do about it.
     pub const fn help(&self) -> &'static str {
         self.code().help()
     }
@@ -101,7 +101,7 @@ impl VaultError {
         self.code().is_retryable()
     }
 
-    /// Whether space on the disk is all that is missing.
+    /// Whether the only cause is a full disk.
     pub(crate) const fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. })
     }
@@ -113,7 +113,7 @@ impl VaultError {
         }
     }
 
-    /// A failure of the file system, with a full disk told apart.
+    /// Converts a failure of the file system; distinguishes a full disk.
     pub(crate) fn file(doing: impl Into<String>, error: &std::io::Error) -> Self {
         match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { doing: doing.into() },
@@ -132,8 +132,8 @@ impl From<rusqlite::Error> for VaultError {
         let doing = "the vault's database";
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full { doing: doing.into() },
-            // SQLite tells a full disk apart, but not a quota that is used up, a file that cannot be made, or a sync
-            // that finds out late. The cause is then the last failure on this thread.
+            // SQLite distinguishes a full disk, but not an exhausted quota, a file that cannot be created, or a sync
+            // that fails late. The cause is then the last failure on this thread.
             Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => match std::io::Error::last_os_error() {
                 cause if matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
                     Self::Full { doing: doing.into() }

@@ -1,4 +1,4 @@
-//! What opens a vault.
+//! Keys of vaults.
 
 use super::VaultError;
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 /// The database's key.
 pub(crate) type Key = Zeroizing<[u8; 32]>;
 
-/// What a vault is opened with. Zeroed when dropped; prints as `[redacted]`.
+/// Key of a vault. Zeroed when dropped; prints as `[redacted]`.
 #[derive(Clone)]
 pub struct VaultKey(Given);
 
@@ -35,7 +35,7 @@ impl fmt::Debug for VaultKey {
     }
 }
 
-/// What a vault is opened with, without the secret.
+/// Kind of a vault's key, without the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Passphrase,
@@ -44,28 +44,29 @@ pub(super) enum Kind {
 }
 
 impl VaultKey {
-    /// A passphrase. The key is derived with Argon2id; its salt and parameters are beside the vault, in `<vault>.kdf`.
+    /// Creates a key from a passphrase, derived with Argon2id. Salt and parameters are stored beside the vault, in
+    /// `<vault>.kdf`.
     pub fn passphrase(passphrase: impl Into<String>) -> Self {
         Self(Given::Passphrase(Zeroizing::new(passphrase.into())))
     }
 
-    /// The key itself.
+    /// Uses a raw key.
     pub fn raw(key: [u8; 32]) -> Self {
         Self(Given::Raw(Zeroizing::new(key)))
     }
 
-    /// A file that holds the key as 64 hex digits. Made, readable by its owner alone, where it is not there yet; refused
-    /// where others may read it.
+    /// Reads the key from a file, as 64 hex digits. A missing file is created, readable by its owner only; a file that
+    /// others may read is refused.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Given::File(path.into()))
     }
 
-    /// The file `<vault>.key`, beside the vault: where an application that says nothing else keeps it.
+    /// Uses the file `<vault>.key` beside the vault: the default place.
     pub fn beside(vault: &Path) -> Self {
         Self::file(beside(vault, "key"))
     }
 
-    /// The file, where it is one.
+    /// Returns the file, if the key is in one.
     pub fn path(&self) -> Option<&Path> {
         match &self.0 {
             Given::File(path) => Some(path),
@@ -73,7 +74,7 @@ impl VaultKey {
         }
     }
 
-    /// Of which kind it is.
+    /// Returns the key's kind.
     pub(super) fn kind(&self) -> Kind {
         match &self.0 {
             Given::Passphrase(_) => Kind::Passphrase,
@@ -82,7 +83,7 @@ impl VaultKey {
         }
     }
 
-    /// The database's key. `vault_exists` says whether there is something that must open with it.
+    /// Resolves to the database's key. `vault_exists` says whether an existing vault must open with it.
     pub(crate) fn resolve(&self, vault: &Path, vault_exists: bool) -> Result<Key, VaultError> {
         match &self.0 {
             Given::Raw(key) => Ok(key.clone()),
@@ -92,7 +93,7 @@ impl VaultKey {
     }
 }
 
-/// How a key was derived from a passphrase, as it is beside the vault. Persisted: keep stable.
+/// Parameters of a key's derivation from a passphrase, stored beside the vault. Persisted: keep stable.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Derivation {
@@ -109,7 +110,7 @@ const MEMORY_KIB: u32 = 64 * 1024;
 const PASSES: u32 = 3;
 const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
-/// What is believed of a derivation file: more memory than this is no vault of ours.
+/// Largest memory size accepted from a derivation file: none of our vaults uses more.
 const MEMORY_KIB_MAX: u32 = 4 * 1024 * 1024;
 const PASSES_MAX: u32 = 1_000;
 const LANES_MAX: u32 = 64;
@@ -207,7 +208,7 @@ fn key_file(vault: &Path, vault_exists: bool, path: &Path) -> Result<Key, VaultE
     Ok(key)
 }
 
-/// `<vault>.<suffix>`.
+/// Returns `<vault>.<suffix>`.
 pub(crate) fn beside(vault: &Path, suffix: &str) -> PathBuf {
     let mut name = vault.as_os_str().to_owned();
     name.push(".");
@@ -238,7 +239,7 @@ fn read_small(path: &Path) -> Result<Option<String>, VaultError> {
     Ok(Some(text))
 }
 
-/// Copies the parameters of a derivation to where a copy of the vault will find them.
+/// Copies the parameters of a derivation beside a copy of the vault.
 pub(super) fn copy_parameters(from: &Path, to: &Path) -> Result<(), VaultError> {
     let text = read_small(from)?.ok_or_else(|| VaultError::Unsuitable {
         path: from.to_owned(),
@@ -247,11 +248,11 @@ pub(super) fn copy_parameters(from: &Path, to: &Path) -> Result<(), VaultError> 
     write_new(to, text.as_bytes())
 }
 
-/// Writes a file that was not there, for its owner alone; whole or not at all, and durable.
+/// Writes a new file, readable by its owner only; atomically and durably.
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), VaultError> {
     let fail = |error: std::io::Error| VaultError::file(format!("writing {}", path.display()), &error);
     let temporary = beside(path, "new");
-    // One that was killed may have left something. The folder may be others' too: nothing of theirs is written to.
+    // A killed process may have left a file. Others may use the folder, too: nothing of theirs is written to.
     let _ = std::fs::remove_file(&temporary);
     let mut file = OpenOptions::new()
         .write(true)
@@ -265,7 +266,7 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), VaultError> {
     sync_folder(path).map_err(fail)
 }
 
-/// Makes a file's name durable.
+/// Makes a file's name durable by a sync of its folder.
 pub(crate) fn sync_folder(path: &Path) -> std::io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -1,7 +1,7 @@
-//! The lock beside a vault, and what it says of how the vault was left.
+//! The lock beside a vault, and its record of how the vault was closed.
 //!
-//! `<vault>.lock` is locked as long as the vault is open. Its first line tells the next one to open the vault whether these
-//! are the very files that were left here:
+//! `<vault>.lock` is locked while the vault is open. By its first line, the next process to open the vault sees whether
+//! its files are the ones that were left here:
 //!
 //! | line | means |
 //! |---|---|
@@ -10,12 +10,12 @@
 //! | `restoring` | a restore puts another file in this one's place |
 //! | `left` | nothing is known |
 //!
-//! The line is a hint and not synced, except around a restore. A vault that does not fit it is checked before it is used:
-//! that takes time, and loses nothing. Files that were copied here from elsewhere do not fit: neither those of a running
-//! agent, whose database and write-ahead log were read at different moments, nor a vault without its lock.
+//! The line is a hint and not synced, except around a restore. A vault that does not match it is checked before use:
+//! that takes time, but loses nothing. Files copied from elsewhere do not match: neither those of a running agent,
+//! whose database and write-ahead log were read at different moments, nor a vault without its lock.
 //!
-//! The second line is `process ID`: who took the lock last. It means something only while somebody holds the lock, and may be
-//! missing. An older version writes none.
+//! The second line is `process ID`: the process that took the lock last. It is meaningful only while the lock is held,
+//! and may be missing, since older versions do not write it.
 
 use super::{VaultError, key};
 use std::fs::{File, Metadata, OpenOptions};
@@ -23,37 +23,37 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// A line has a fixed length: written over, it needs no more room on a full disk.
+/// Fixed length of a line: overwriting it needs no room on a full disk.
 const LINE_BYTES: usize = 64;
-/// What the second line begins with.
+/// Start of the second line.
 const PROCESS: &str = "process";
 
-/// How the files of a vault got to be what they are.
+/// Origin of the files of a vault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// There is no vault yet.
     New,
     /// Closed in order, and not touched since.
     Closed,
-    /// The process that had it open was killed here; or nothing is known, as an older version has left it.
+    /// The process that had it open was killed here; or nothing is known, since an older version closed it.
     Left,
-    /// They were put here by someone else: a copy.
+    /// The files were put here by someone else: a copy.
     Foreign,
 }
 
-/// The lock, held.
+/// The held lock.
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
     vault: PathBuf,
-    /// There was a lock file.
+    /// Whether there was a lock file.
     was_there: bool,
-    /// The vault is in use: say how it is left.
+    /// Whether the vault is in use, so that its state must be recorded on closing.
     in_use: bool,
 }
 
 impl Lock {
-    /// Takes the lock of a vault, or says that another process has it.
+    /// Takes the lock of a vault; fails if another process has it.
     pub(super) fn take(vault: &Path) -> Result<Self, VaultError> {
         let name = key::beside(vault, "lock");
         let fail = |error: &std::io::Error| VaultError::file(format!("locking {}", name.display()), error);
@@ -80,7 +80,7 @@ impl Lock {
         }
     }
 
-    /// How the vault's files got to be what they are.
+    /// Returns the origin of the vault's files.
     pub(super) fn origin(&self) -> Origin {
         let Some(found) = present(&self.vault) else {
             return Origin::New;
@@ -100,30 +100,30 @@ impl Lock {
             }
             (Some("open"), Some(inode), None) if number(inode) == Some(found.ino()) => Origin::Left,
             (Some("open"), ..) => Origin::Foreign,
-            // `left`, or what an older version left: nothing.
+            // `left`, or nothing, from an older version.
             _ if self.was_there => Origin::Left,
             _ => Origin::Foreign,
         }
     }
 
-    /// Whether a restore was begun and not finished.
+    /// Whether a restore was started and not finished.
     pub(super) fn is_restoring(&self) -> bool {
         self.line().is_ok_and(|line| line.trim_end() == "restoring")
     }
 
-    /// Says, durably, that a restore is about to replace the vault.
+    /// Durably records that a restore is about to replace the vault.
     pub(super) fn say_restoring(&self) -> std::io::Result<()> {
         self.say("restoring")?;
         self.file.sync_all()
     }
 
-    /// Says, durably, that nothing is known of how the vault was left.
+    /// Durably records that the state of the vault is unknown.
     pub(super) fn say_left(&self) -> std::io::Result<()> {
         self.say("left")?;
         self.file.sync_all()
     }
 
-    /// Says that the vault is in use. From here on it also says how it is left.
+    /// Records that the vault is in use. From here on its state is recorded on closing, too.
     pub(super) fn say_open(&mut self) {
         if let Some(found) = present(&self.vault) {
             self.hint(&format!("open {}", found.ino()));
@@ -131,17 +131,17 @@ impl Lock {
         self.in_use = true;
     }
 
-    /// Says that nothing is left to be done with the vault's file as it is.
+    /// Records that the vault's file is complete.
     pub(super) fn say_closed(&self) {
         if let Some(found) = present(&self.vault) {
             self.hint(&format!("closed {} {}", found.len(), modified_ns(&found)));
         }
     }
 
-    /// Says who has the vault open, from the moment that it is locked: a check of it may take long.
+    /// Records the process that has the vault open, as soon as it is locked: a check may take long.
     fn say_process(&self) {
         let said = || {
-            // What came before it is kept, whatever it is.
+            // The first line is kept, whatever it is.
             if self.file.metadata()?.len() < LINE_BYTES as u64 {
                 let before = self.line().unwrap_or_default();
                 self.say(before.trim_end())?;
@@ -149,7 +149,7 @@ impl Lock {
             write_line(&self.file, 1, &format!("{PROCESS} {}", std::process::id()))
         };
         if let Err(error) = said() {
-            // For whoever asks which process it is: it need not be there.
+            // Only informs other processes: it may be missing.
             tracing::debug!(vault = %self.vault.display(), %error, "cannot write to the vault's lock file");
         }
     }
@@ -164,7 +164,7 @@ impl Lock {
 
     fn hint(&self, what: &str) {
         if let Err(error) = self.say(what) {
-            // The vault is checked the next time, that is all.
+            // The only effect: the vault is checked the next time.
             tracing::debug!(vault = %self.vault.display(), %error, "cannot write to the vault's lock file");
         }
     }
@@ -172,7 +172,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // The last connection that is closed in order takes the write-ahead log away.
+        // A clean close of the last connection removes the write-ahead log.
         if self.in_use && !has_log(&self.vault) {
             self.say_closed();
         }
@@ -191,8 +191,8 @@ fn write_line(mut file: &File, number: u64, what: &str) -> std::io::Result<()> {
     file.write_all(format!("{what:<width$}\n", width = LINE_BYTES - 1).as_bytes())
 }
 
-/// The process that holds a lock, as the lock's file says. A version that writes no second line may leave the id of a
-/// process that has ended.
+/// Returns the process that holds a lock, according to the lock's file. A version that writes no second line may leave
+/// the id of a process that has ended.
 fn holder(file: &File) -> Option<u32> {
     let line = read_line(file, 1).ok()?;
     let id = line.trim_end().strip_prefix(PROCESS)?.trim_start();
@@ -202,17 +202,17 @@ fn holder(file: &File) -> Option<u32> {
     lives.then_some(process)
 }
 
-/// The database file, if there is anything in it.
+/// Returns the metadata of the database file, if it is not empty.
 pub(super) fn present(vault: &Path) -> Option<Metadata> {
     std::fs::metadata(vault).ok().filter(|found| found.len() > 0)
 }
 
-/// Whether something waits in the write-ahead log.
+/// Whether the write-ahead log has data.
 pub(super) fn has_log(vault: &Path) -> bool {
     std::fs::metadata(log_of(vault)).is_ok_and(|found| found.len() > 0)
 }
 
-/// SQLite's write-ahead log of a database.
+/// Returns the path of a database's write-ahead log.
 pub(super) fn log_of(vault: &Path) -> PathBuf {
     let mut name = vault.as_os_str().to_owned();
     name.push("-wal");
@@ -240,7 +240,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let vault = folder.path().join("vault.db");
         std::fs::write(&vault, b"content").expect("written");
-        // As a version left it that wrote one line.
+        // Like a version that wrote one line.
         let file = key::beside(&vault, "lock");
         let lock = Lock::take(&vault).expect("free");
         lock.say_closed();

@@ -1,7 +1,7 @@
-//! Marks in a vault that say that it is a copy, and of which vault.
+//! Marks in a vault that identify it as a copy, and its original.
 //!
-//! A copy of a vault has ratchet keys that the vault itself may have used since. So an agent whose vault was restored takes
-//! fresh keys in every channel before it sends anything there. That rests on the mark `restored`, which is set
+//! A copy of a vault has ratchet keys that the original may have used since. So an agent whose vault was restored takes
+//! fresh keys in every channel before it sends anything there. This is based on the mark `restored`, which is set
 //! - by a restore;
 //! - when a vault with the mark `backup` is opened: someone has copied a backup to the place of a vault;
 //! - when a vault is opened whose files are not those that were left there ([`Origin::Foreign`](super::lock::Origin)).
@@ -17,19 +17,20 @@ const RESTORED: &str = "restored";
 
 const LINEAGE_BYTES: usize = 16;
 
-/// One line of a vault's life: a vault, and what it becomes without being copied. A restored vault begins another one.
+/// Identity of one line of a vault's history without copies. A restored vault starts a new line.
 pub(crate) type Lineage = [u8; LINEAGE_BYTES];
 
-/// A mark: whose, and when it was set. Persisted as the lineage, then the time as 8 bytes, big-endian.
+/// A mark: its lineage, and the time at which it was set. Persisted as the lineage, then the time as 8 bytes,
+/// big-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
-    /// Of a backup: the lineage of the vault that was backed up. Of a restored vault: its own, a new one.
+    /// For a backup: the lineage of the original vault. For a restored vault: its own new lineage.
     pub(crate) lineage: Lineage,
     /// Unix milliseconds by this machine's clock.
     pub(crate) at_ms: u64,
 }
 
-/// A vault was restored, and has not taken fresh keys in every channel yet.
+/// Mark of a restored vault that has not taken fresh keys in every channel yet.
 pub(crate) type Restored = Mark;
 
 impl Mark {
@@ -54,7 +55,7 @@ impl Mark {
         })
     }
 
-    /// Takes the mark `restored` away, in the transaction under way, unless the vault was restored again since.
+    /// Removes the mark `restored`, in the current transaction, unless the vault was restored again since.
     pub(crate) fn clear(&self, sql: &Connection) -> Result<(), VaultError> {
         sql.execute(
             "DELETE FROM meta WHERE key = ?1 AND value = ?2",
@@ -65,13 +66,13 @@ impl Mark {
 }
 
 impl Vault {
-    /// Whether the vault was restored and has not taken fresh keys in every channel since. See [`Mark::clear`].
+    /// Returns the mark of a restored vault that has not taken fresh keys in every channel since. See [`Mark::clear`].
     pub(crate) fn restored(&self) -> Result<Option<Restored>, VaultError> {
         read(self.sql(), RESTORED)
     }
 }
 
-/// The lineage of a vault; made if it has none yet.
+/// Returns the lineage of a vault; creates it if there is none.
 pub(super) fn lineage(sql: &Connection) -> Result<Lineage, VaultError> {
     match value(sql, LINEAGE)? {
         Some(stored) => id(&stored),
@@ -86,12 +87,12 @@ pub(super) fn set_backup(sql: &Connection, of: Lineage) -> Result<Mark, VaultErr
     Ok(mark)
 }
 
-/// The mark of a backup.
+/// Returns the mark of a backup.
 pub(super) fn backup(sql: &Connection) -> Result<Option<Mark>, VaultError> {
     read(sql, BACKUP)
 }
 
-/// Makes a copy a vault of its own, in the transaction under way: another lineage, restored, no backup.
+/// Makes a copy a vault of its own, in the current transaction: a new lineage, restored, not a backup.
 pub(super) fn set_restored(sql: &Connection) -> Result<Mark, VaultError> {
     let mark = Mark::new(new_lineage(sql)?);
     put(sql, RESTORED, &mark.encode())?;

@@ -1,17 +1,17 @@
-//! The vault: one SQLCipher database that holds all that an agent must not lose, and secrets that nobody else may have.
+//! The vault: one SQLCipher database with an agent's durable state and its secrets.
 //!
 //! - Every page is encrypted and authenticated (AES-256, HMAC-SHA512) with a key that [`VaultKey`] gives. A program that
 //!   was linked with plain SQLite is refused before anything is written.
-//! - One process at a time: `<vault>.lock` is held as long as the vault is open. Others work through that one: see
-//!   [`Agent::open_or_attach`](crate::agent::Agent::open_or_attach). The lock says how the vault was left; one that was
-//!   not closed in order is checked before it is used.
-//! - A transaction is durable when it returns (write-ahead log, `synchronous = FULL`); one that only replays a log is whole
-//!   or not there, and durable with the next one that is (`Durability`).
-//! - A copy knows that it is one (`mark`): it takes fresh keys in every channel, as the vault itself may have used those
-//!   that it has.
-//! - A full disk is no end: reads work, and space is kept for what frees more (`reserve`).
-//! - Deleted secrets are overwritten (`secure_delete`), so that a key that MLS has thrown away does not linger in a free
-//!   page for whoever learns the vault's key later.
+//! - One process at a time: `<vault>.lock` is held while the vault is open. Other processes attach to that one: see
+//!   [`Agent::open_or_attach`](crate::agent::Agent::open_or_attach). The lock records how the vault was closed; after
+//!   an unclean shutdown the vault is checked before use.
+//! - A transaction is durable when it returns (write-ahead log, `synchronous = FULL`). A transaction that only replays
+//!   a log is atomic, and becomes durable with the next durable one (`Durability`).
+//! - A copy is recognized as one (`mark`): it takes fresh keys in every channel, since the original may have used its
+//!   present keys.
+//! - A full disk is survived: reads work, and space is reserved for operations that free more (`reserve`).
+//! - Deleted secrets are overwritten (`secure_delete`), so that keys deleted by MLS do not linger in free pages for
+//!   anyone who learns the vault's key later.
 
 mod backup;
 mod check;
@@ -42,29 +42,29 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// When a transaction must have reached the disk.
+/// Time by which a transaction must reach the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// When it returns: what leaves the vault because of it (a ciphertext, an acknowledgement) must not be forgotten.
+    /// On return: state that others learn of because of it (a ciphertext, an acknowledgement) must not be lost.
     Now,
-    /// With the next one that is durable, or a moment later. For what can be had again: a log's entries after the cursor
-    /// that the vault remembers. A process that is killed loses nothing; a machine that loses power goes back to
-    /// an earlier cursor, and replays.
+    /// With the next durable transaction, or a moment later. For state that can be fetched again: a log's entries after
+    /// the stored cursor. A killed process loses nothing; a machine that loses power goes back to an earlier cursor and
+    /// replays.
     Later,
 }
 
 /// An open vault.
 pub(crate) struct Vault {
     connection: Connection,
-    /// What `PRAGMA synchronous` is set to.
+    /// Current value of `PRAGMA synchronous`.
     durability: Cell<Durability>,
     path: PathBuf,
     key: Key,
     opened_with: key::Kind,
     reserve: Reserve,
-    /// The disk was too full to open it for more.
+    /// Whether the vault is open for reading only, because the disk was too full.
     read_only: bool,
-    /// Dropped after the connection: fields are dropped in order.
+    /// Dropped after the connection, since fields are dropped in order.
     _lock: Lock,
 }
 
@@ -74,19 +74,19 @@ impl std::fmt::Debug for Vault {
     }
 }
 
-/// Statements kept prepared.
+/// Number of prepared statements in the cache.
 const STATEMENTS_CACHED: usize = 96;
 /// `PRAGMA auto_vacuum`, as a number.
 const AUTO_VACUUM_INCREMENTAL: u64 = 2;
-/// Pages given back at once.
+/// Number of pages freed per step.
 const COMPACTED_PAGES_MAX: u32 = 2_048;
-/// The same on a full disk: what takes their places must fit into the reserve.
+/// Number of pages freed per step on a full disk: the pages that take their places must fit into the reserve.
 const COMPACTED_PAGES_FULL: u32 = 128;
-/// No more than one page of so many is left free for what comes.
+/// At most one page in this many stays free for later use.
 const FREE_SHARE_MAX: u64 = 4;
 
 impl Vault {
-    /// Opens a vault, or makes an empty one. On a full disk it may be open for reading alone.
+    /// Opens a vault, or creates an empty one. On a full disk it may be read-only.
     pub(crate) fn open(path: &Path, key: &VaultKey) -> Result<Self, VaultError> {
         let mut lock = Lock::take(path)?;
         restore::settle(path, &lock)?;
@@ -143,8 +143,8 @@ impl Vault {
         }
     }
 
-    /// For what frees space, or must be done first: gives the reserve back to the file system, and the write-ahead log as far
-    /// as that goes.
+    /// Releases the reserve, and as much of the write-ahead log as possible, to the file system. For operations that
+    /// free space or must not fail for lack of it.
     pub(crate) fn make_room(&self) {
         self.reserve.release();
         if let Err(error) = self.empty_log() {
@@ -152,12 +152,13 @@ impl Vault {
         }
     }
 
-    /// Gives free pages back to the file system, a piece at a time, and empties the write-ahead log when there are none
-    /// left. Whether there are more.
+    /// Returns free pages to the file system, one step at a time, and empties the write-ahead log when none are left.
+    /// Returns whether there are more.
     pub(crate) fn compact(&self) -> Result<bool, VaultError> {
         self.refuse_read_only()?;
         if self.number("PRAGMA auto_vacuum")? != AUTO_VACUUM_INCREMENTAL {
-            // Made by a version that did not say how. Once, in memory: it takes as much as is left in the vault.
+            // The vault was created by a version that did not set the mode. Done once, in memory: it takes as much as
+            // is left in the vault.
             self.connection
                 .execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM;")?;
         }
@@ -186,13 +187,13 @@ impl Vault {
             .connection
             .prepare(&format!("PRAGMA incremental_vacuum({pages_max})"))?;
         let mut rows = statement.query([])?;
-        // Each step gives back a page.
+        // Each step frees a page.
         while rows.next()?.is_some() {}
         Ok(())
     }
 
-    /// What was deleted is overwritten in the database: makes it be gone from the write-ahead log, too, and compacts where
-    /// much of the file is free. Otherwise free pages wait for what comes. Whether there is more to be done.
+    /// Removes deleted data, which is already overwritten in the database, from the write-ahead log, too. Compacts the
+    /// file if much of it is free; otherwise free pages are kept for later use. Returns whether there is more to do.
     pub(crate) fn settle_freed(&self) -> Result<bool, VaultError> {
         self.refuse_read_only()?;
         let (free, all) = (self.number("PRAGMA freelist_count")?, self.number("PRAGMA page_count")?);
@@ -203,7 +204,7 @@ impl Vault {
         Ok(false)
     }
 
-    /// Brings all of the write-ahead log into the database, and cuts its file to nothing.
+    /// Checkpoints the whole write-ahead log into the database, and truncates its file.
     fn empty_log(&self) -> Result<(), VaultError> {
         let busy: i64 = self
             .connection
@@ -228,8 +229,8 @@ impl Vault {
         &self.connection
     }
 
-    /// Keeps a value under a name, in the place of the one before. For what can be had again: it is durable with what comes
-    /// next.
+    /// Stores a value under a name, replacing the previous one. For values that can be fetched again: it becomes
+    /// durable with the next transaction.
     pub(crate) fn keep(&self, name: &str, value: &[u8]) -> Result<(), VaultError> {
         let transaction = self.begin(Durability::Later)?;
         transaction.execute(
@@ -239,7 +240,7 @@ impl Vault {
         Ok(transaction.commit()?)
     }
 
-    /// What is kept under a name.
+    /// Returns the value stored under a name.
     pub(crate) fn kept(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, VaultError> {
         Ok(self
             .connection
@@ -249,7 +250,7 @@ impl Vault {
             .optional()?)
     }
 
-    /// A secret of 32 bytes that is made once, under a name.
+    /// Returns the secret of 32 bytes under a name; creates it on first use.
     pub(crate) fn secret(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, VaultError> {
         let stored = self.kept(name)?;
         let mut secret = Zeroizing::new([0; 32]);
@@ -268,7 +269,7 @@ impl Vault {
     }
 }
 
-/// Bits of a message's id that are its offset.
+/// Number of bits of a message's id that hold its offset.
 const OFFSET_BITS: u32 = 40;
 
 /// The id of a channel's message: its number, then the offset.
@@ -300,10 +301,11 @@ pub(crate) fn id<'a, T: TryFrom<&'a [u8]>>(bytes: &'a [u8]) -> Result<T, VaultEr
     T::try_from(bytes).map_err(|_| VaultError::damaged("id of a wrong length"))
 }
 
-/// Opens a database for all that an agent does, made if there is none; checked and marked as its origin asks for.
+/// Opens a database for reading and writing; creates it if it does not exist. Checks and marks it as its origin
+/// requires.
 fn open_to_write(path: &Path, key: &Key, origin: Origin) -> Result<Connection, VaultError> {
     if origin == Origin::New {
-        // SQLite would make it readable by others, as far as the umask lets it.
+        // SQLite would make it readable by others, as far as the umask allows.
         let fail = |error| VaultError::file(format!("making {}", path.display()), &error);
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
@@ -312,7 +314,7 @@ fn open_to_write(path: &Path, key: &Key, origin: Origin) -> Result<Connection, V
     }
     let connection = keyed(path, key, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     if origin == Origin::New {
-        // How free pages are given back has to be said before anything is written. To say it again is a write.
+        // The mode for freeing pages must be set before anything is written. Setting it again is a write.
         connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL;")?;
     }
     connection.execute_batch(
@@ -330,7 +332,7 @@ fn open_to_write(path: &Path, key: &Key, origin: Origin) -> Result<Connection, V
         check::structure(&connection)?;
     }
     if origin == Origin::Foreign {
-        // Else an empty database would become a vault with another identity.
+        // Otherwise an empty database would become a vault with another identity.
         schema::refuse_foreign(&connection)?;
     }
     schema::migrate(&connection)?;
@@ -345,7 +347,8 @@ fn open_to_write(path: &Path, key: &Key, origin: Origin) -> Result<Connection, V
     Ok(connection)
 }
 
-/// SQLite says of a write-ahead log that cannot be made only that it cannot be opened. So another file is made instead.
+/// Maps an error to a full disk if it is one. SQLite reports a write-ahead log that cannot be created only as one that
+/// cannot be opened, so this creates another file as a test.
 fn full_if_it_is(path: &Path, error: VaultError) -> VaultError {
     if !matches!(error, VaultError::Io { .. }) {
         return error;
@@ -363,7 +366,7 @@ fn full_if_it_is(path: &Path, error: VaultError) -> VaultError {
     }
 }
 
-/// Opens a database where not even an empty write-ahead log can be made. Nothing may be waiting in one.
+/// Opens a database if not even an empty write-ahead log can be created. Its own write-ahead log must be empty.
 fn open_to_read(path: &Path, key: &Key, origin: Origin) -> Result<Connection, VaultError> {
     if lock::has_log(path) {
         return Err(VaultError::io(
@@ -390,12 +393,12 @@ fn open_to_read(path: &Path, key: &Key, origin: Origin) -> Result<Connection, Va
     Ok(connection)
 }
 
-/// Opens a database with its key, or says that it is the wrong one.
+/// Opens a database with its key; fails if the key is wrong.
 fn keyed(path: &Path, key: &Key, flags: OpenFlags) -> Result<Connection, VaultError> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     unlock(&connection, key)?;
-    // Exclusive: with one process there is no need for shared memory beside the file, which takes room on the disk. It has
-    // to be said before anything is read.
+    // Exclusive: one process needs no shared memory beside the file, which takes room on the disk. It must be set
+    // before anything is read.
     connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE;")?;
     match connection.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())) {
         Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::NotADatabase => {
@@ -411,7 +414,7 @@ fn keyed(path: &Path, key: &Key, flags: OpenFlags) -> Result<Connection, VaultEr
     }
 }
 
-/// Derives the key that a process proves to know which works through the one that has the vault open.
+/// Derives the key that an attached process proves to know.
 pub(crate) fn share_key(key: &Key) -> Key {
     Zeroizing::new(blake3::derive_key(
         "skytale 2026-11-28 vault shared between processes",
@@ -419,7 +422,7 @@ pub(crate) fn share_key(key: &Key) -> Key {
     ))
 }
 
-/// Plain SQLite takes `PRAGMA key` and does nothing with it. So it is asked, before a file is touched, what it is.
+/// Refuses plain SQLite, before a file is touched: it accepts `PRAGMA key` and ignores it.
 fn refuse_plain_sqlite() -> Result<(), VaultError> {
     let probe = Connection::open_in_memory()?;
     let version: Option<String> = probe
@@ -441,8 +444,8 @@ fn unlock(connection: &Connection, key: &Key) -> Result<(), VaultError> {
     }
     statement.push_str("'\";");
     connection.execute_batch(&statement)?;
-    // SQLCipher would print what it thinks of a wrong key; the caller gets an error. The first key of a process sets the level
-    // to its default, so this comes after it.
+    // SQLCipher would log a wrong key; the caller gets an error instead. The first key of a process resets the level,
+    // so this comes after it.
     connection.execute_batch("PRAGMA cipher_log_level = NONE;")?;
     Ok(())
 }

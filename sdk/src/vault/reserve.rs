@@ -1,16 +1,16 @@
-//! Space kept for the day when the disk is full.
+//! Reserved space for a full disk.
 //!
-//! To delete takes space before it gives any: what is deleted is overwritten, page by page, in the write-ahead log. So a
-//! vault on a full disk could not be purged. `<vault>.reserve` is a file of [`RESERVE_BYTES`] whose blocks are allocated
-//! while there is room. An operation that frees space, or is needed for it, removes the file when the disk is full, and
-//! is done again; the file is made again when there is room.
+//! Deleting takes space before it frees any: deleted data is overwritten, page by page, in the write-ahead log. So a
+//! vault on a full disk could not be purged. `<vault>.reserve` is a file of [`RESERVE_BYTES`] whose blocks are
+//! allocated while there is room. If the disk is full, an operation that frees space, or is needed for it, removes the
+//! file and is repeated. The file is recreated when there is room.
 //!
-//! Why a file beside the vault, and not free pages inside of it: the write-ahead log, which is what cannot grow on a full
-//! disk, is a file of its own. Free pages of the database are of no use to it.
+//! It is a file beside the vault, and not free pages inside it, because the write-ahead log is a separate file: it
+//! cannot grow on a full disk, and free pages of the database are no use to it.
 //!
-//! The size: first the write-ahead log is brought into the database, which may grow by what the log holds before SQLite
-//! does that by itself (2,048 pages, 8 MiB). Then messages are deleted one at a time: the longest fills 256 pages, and to
-//! delete it takes as much of the log, which is emptied before the next one.
+//! The size: first the write-ahead log is checkpointed into the database, which may grow by the log's length at which
+//! SQLite checkpoints by itself (2,048 pages, 8 MiB). Then messages are deleted one at a time: the longest fills 256
+//! pages, and its deletion takes as much of the log, which is emptied before the next one.
 
 use super::VaultError;
 use super::key::beside;
@@ -21,11 +21,11 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Bytes kept.
+/// Size of the reserve, in bytes.
 pub(super) const RESERVE_BYTES: u64 = 10 * 1024 * 1024;
-/// Less is kept if there is no room for all of it, but not less than this share.
+/// Divisors of the size to try if there is no room for all of it.
 const SHARES: [u64; 4] = [1, 2, 4, 8];
-/// How often it is tried to allocate space while the obstacle may pass.
+/// Number of attempts to allocate space while the obstacle may pass.
 const ATTEMPTS_MAX: u32 = 16;
 
 /// The reserve of one vault.
@@ -41,7 +41,7 @@ impl Reserve {
         }
     }
 
-    /// Makes the reserve whole if there is room. That there is none is no failure: the vault works without it.
+    /// Completes the reserve if there is room. Lack of room is not a failure: the vault works without it.
     pub(super) fn keep(&self) {
         let kept = std::fs::metadata(&self.path).map_or(0, |found| found.len());
         for bytes in SHARES.map(|share| RESERVE_BYTES / share) {
@@ -60,9 +60,9 @@ impl Reserve {
         }
     }
 
-    /// Gives the space back to the file system. Whether there was any.
+    /// Returns the space to the file system. Returns whether there was any.
     pub(super) fn release(&self) -> bool {
-        // Cut first: whoever has the file open would keep its blocks.
+        // Truncate first: a process that has the file open would keep its blocks.
         let cut = OpenOptions::new().write(true).truncate(true).open(&self.path);
         let removed = std::fs::remove_file(&self.path);
         cut.is_ok() && removed.is_ok()
@@ -80,7 +80,7 @@ impl Reserve {
             match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
                 // Interrupted, or a file system in memory while the machine is short of it.
                 Err(Errno::INTR | Errno::NOMEM) => {}
-                // A file system that cannot promise blocks gives them for what is written.
+                // A file system that cannot reserve blocks allocates them for written data.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => return write_zeros(&mut file, bytes),
                 done => return Ok(done?),
             }

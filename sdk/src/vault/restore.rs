@@ -1,6 +1,7 @@
-//! Puts a backup in the place of a vault.
+//! Restoring a vault from a backup.
 //!
-//! Nothing is lost at any instruction. The vault that is replaced gets a second name first, with its write-ahead log. Then:
+//! A crash at any instruction loses nothing. The replaced vault first gets a second name, as does its write-ahead log.
+//! Then:
 //! ```text
 //!   <vault>.restoring      checked, marked, synced
 //!   lock: "restoring"      synced
@@ -8,8 +9,8 @@
 //!   remove <vault>-wal     it belongs to the vault that was replaced
 //!   lock: "closed"
 //! ```
-//! Whoever opens the vault after a crash in between undoes the restore if the rename was not done, and ends it if it was.
-//! Without that, SQLite would apply the old write-ahead log to the new file.
+//! After a crash in between, the next open undoes the restore if the rename was not done, and completes it if it was.
+//! Otherwise SQLite would apply the old write-ahead log to the new file.
 
 use super::backup::{close, rename};
 use super::lock::{Lock, has_log, log_of, present};
@@ -21,24 +22,26 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A backup that was put in a vault's place.
+/// Result of restoring a vault from a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RestoreInfo {
     /// The vault.
     pub vault: PathBuf,
-    /// Its length.
+    /// Its length, in bytes.
     pub bytes: u64,
-    /// When the backup was made, unix milliseconds; `None` if it is a plain copy of a vault.
+    /// Time of the backup, unix milliseconds; `None` if it is a plain copy of a vault.
     pub backup_ms: Option<u64>,
-    /// Where the vault is that was there before.
+    /// Path of the replaced vault.
     pub replaced: Option<PathBuf>,
 }
 
-/// Makes a vault of a backup. `key` opens the backup; for a passphrase its parameters are beside it (`<file>.kdf`).
+/// Restores a vault from a backup. `key` opens the backup; for a passphrase its parameters are beside it
+/// (`<file>.kdf`).
 ///
-/// A vault that is there is replaced only if `replace` says so, and never deleted: [`RestoreInfo::replaced`] names it. An
-/// agent that has the vault open must end first. The restored vault takes fresh keys in every channel when it is used.
+/// An existing vault is replaced only if `replace` is set, and is never deleted: [`RestoreInfo::replaced`] names it. An
+/// agent that has the vault open must be closed first. The restored vault takes fresh keys in every channel when it is
+/// used.
 pub fn restore(file: &Path, vault: &Path, key: &VaultKey, replace: bool) -> Result<RestoreInfo, VaultError> {
     refuse_plain_sqlite()?;
     let reading = |error: &std::io::Error| VaultError::file(format!("reading {}", file.display()), error);
@@ -76,7 +79,7 @@ pub fn restore(file: &Path, vault: &Path, key: &VaultKey, replace: bool) -> Resu
     let sql = keyed(&restoring, &opened, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     schema::refuse_foreign(&sql)?;
     check::all(&sql)?;
-    // Nobody else sees the copy before it has its name: it needs no journal.
+    // Nobody else uses the copy before it has its name: it needs no journal.
     sql.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;")?;
     let backup = mark::backup(&sql)?;
     let transaction = sql.unchecked_transaction()?;
@@ -107,7 +110,7 @@ pub fn restore(file: &Path, vault: &Path, key: &VaultKey, replace: bool) -> Resu
     })
 }
 
-/// Ends or undoes a restore that did not come to its end.
+/// Completes or undoes an interrupted restore.
 pub(super) fn settle(vault: &Path, lock: &Lock) -> Result<(), VaultError> {
     if !lock.is_restoring() {
         return Ok(());
@@ -118,7 +121,7 @@ pub(super) fn settle(vault: &Path, lock: &Lock) -> Result<(), VaultError> {
     }
     let fail = |error: &std::io::Error| VaultError::file(format!("writing {}", vault.display()), error);
     remove(&key::beside(&key::beside(vault, "kdf"), "restoring")).map_err(|error| fail(&error))?;
-    // The vault is as it was. That is so, too, if this is the last that is done.
+    // The vault is as it was, even if a crash happens right after this.
     lock.say_left().map_err(|error| fail(&error))?;
     remove(&restoring).map_err(|error| fail(&error))
 }
@@ -140,7 +143,7 @@ fn finish(vault: &Path, lock: &Lock) -> Result<(), VaultError> {
     Ok(())
 }
 
-/// Gives the files of a vault a second name each, and says which.
+/// Gives each file of a vault a second name, and returns the vault's.
 fn keep_aside(vault: &Path, begun: &mut Begun) -> Result<PathBuf, VaultError> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let aside = key::beside(vault, &format!("replaced-{}", since.as_millis()));
@@ -171,7 +174,7 @@ fn keep_aside(vault: &Path, begun: &mut Begun) -> Result<PathBuf, VaultError> {
     Ok(aside)
 }
 
-/// Files that are of no use if the restore is not done.
+/// Files to remove if the restore is not completed.
 #[derive(Default)]
 struct Begun(Vec<PathBuf>);
 
@@ -204,7 +207,7 @@ fn copy(mut from: File, to: &Path) -> Result<(), VaultError> {
         .map_err(|error| fail(&error))
 }
 
-/// Makes a file durable, and gives its length.
+/// Makes a file durable, and returns its length.
 fn sync(path: &Path) -> Result<u64, VaultError> {
     let synced = File::open(path).and_then(|file| {
         file.sync_all()?;

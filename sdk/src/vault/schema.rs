@@ -1,4 +1,4 @@
-//! The database's tables. Persisted: a change is a new version with its own step.
+//! The database's tables. Persisted: each change is a new version with its own step.
 
 use super::VaultError;
 use rusqlite::Connection;
@@ -6,7 +6,7 @@ use rusqlite::Connection;
 /// The version that this crate writes.
 pub(crate) const VERSION: u32 = 7;
 
-/// The step to each version from the one before.
+/// The step to each version from the previous one.
 const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4, V5, V6, V7];
 
 /// - `message.id` is the channel's number and the offset in one integer ([`message_id`](super::message_id)), so that
@@ -97,7 +97,7 @@ CREATE TABLE key_package (
 ) WITHOUT ROWID;
 ";
 
-/// - What a relay node said last of an intent, and how often it refused.
+/// - The last refusal of an intent by a relay node, and the number of refusals.
 /// - Own messages are found by their frame's id.
 const V2: &str = "
 ALTER TABLE outbox ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
@@ -111,17 +111,18 @@ const V3: &str = "
 ALTER TABLE outbox ADD COLUMN earlier BLOB;
 ";
 
-/// - A channel's standing with its group (`standing`: see `Standing`), and what is being done about it.
-/// - `reboot` tells which of a channel's groups it is; `removed` lists agents, 32 bytes each.
+/// - A channel's standing with its group (`standing`: see `Standing`), and the progress of its recovery.
+/// - `reboot` is the number of the group in the channel; `removed` lists agents, 32 bytes each.
 /// - Entries that were lost, and members' requests to rejoin.
 /// - The digest leaves Trims out since this version: those kept before are of another kind.
 /// - Values of groups are sealed, in the table that they are in. A version that knows no seals would break them.
-/// - When something failed. NULL where a version before did not keep it.
-/// - Evidence that a channel's log went back. When that was accepted (`settled`): where, what of the history was replaced by
-///   other entries (`replaced`), and which changes of the group were undone (`undone`), as `change` and `leaving` know them.
-///   `purged` has ids of messages that were taken out of the history, as long as their entries' digests are kept. `applied_hash` is that of the last commit that the group took.
+/// - The time of a failure. NULL if an earlier version did not store it.
+/// - Evidence that a channel's log went back. Once that was accepted (`settled`): the offset, the messages replaced by
+///   other entries (`replaced`), and the undone changes of the group (`undone`), as recorded in `change` and `leaving`.
+///   `purged` has ids of messages that were purged from the history, for as long as their entries' digests are kept.
+///   `applied_hash` is the hash of the last commit that the group applied.
 /// - Additions that wait until the agent to be added has KeyPackages.
-/// - When a KeyPackage expires, and where in the agent's log it is: NULL where that is not known.
+/// - The expiry of a KeyPackage, and its offset in the agent's log: NULL if unknown.
 const V4: &str = "
 ALTER TABLE channel ADD COLUMN reboot INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE channel ADD COLUMN standing INTEGER NOT NULL DEFAULT 0;
@@ -215,7 +216,7 @@ CREATE TABLE deferred (
 ";
 
 /// - Names that this agent gives to other agents.
-/// - Ids that the application gave to messages, so that one that is sent again is the same message (`once`).
+/// - Ids that the application gave to messages, so that sending one again refers to the same message (`once`).
 const V5: &str = "
 CREATE TABLE contact (name TEXT PRIMARY KEY, agent BLOB NOT NULL UNIQUE) WITHOUT ROWID;
 CREATE TABLE once (
@@ -227,11 +228,11 @@ CREATE TABLE once (
 CREATE UNIQUE INDEX once_frame_id ON once (channel, frame_id);
 ";
 
-/// - What messages say besides their payloads. NULL where nothing is said.
-/// - What was decided about a Welcome (see `Decision`), and who made it.
-/// - Channels that were declined, and are being left.
-/// - The accounts of those who claimed KeyPackages.
-/// - What entries have shown of a channel's roster, where it is not the group's membership. See `Drift`.
+/// - Properties of messages. NULL if there are none.
+/// - The decision about a Welcome (see `Decision`), and the Welcome's author.
+/// - Channels that were declined, and that the agent is leaving.
+/// - The accounts of agents that claimed KeyPackages.
+/// - Evidence that a channel's roster differs from the group's membership. See `Drift`.
 const V6: &str = "
 ALTER TABLE message ADD COLUMN properties BLOB;
 ALTER TABLE outbox ADD COLUMN properties BLOB;
@@ -247,11 +248,12 @@ CREATE TABLE claimer (agent BLOB PRIMARY KEY, account BLOB NOT NULL, at INTEGER 
 ALTER TABLE channel ADD COLUMN drift BLOB NOT NULL DEFAULT x'';
 ";
 
-/// - Since when an addition that holds back what is sent has been refused for its agent's sake. NULL as long as it was not.
-///   The outbox has a kind of intents (13) that a version before does not know.
-/// - Channels that this agent was added to and that the application has not accepted. Those of before that have no label count
-///   as such; their own agents' channels begin at the first entry.
-/// - Why an entry cannot be read, as a number (see `UnreadableCause`): 0 for what a version before recorded.
+/// - The time since which an addition that holds back messages has been refused for a reason of its agent. NULL if it
+///   was not. The outbox has a kind of intents (13) that earlier versions do not know.
+/// - Channels that this agent was added to and that the application has not accepted. Earlier ones without a label
+///   count as such; channels that the agent itself created begin at the first entry.
+/// - The cause why an entry is unreadable, as a number (see `UnreadableCause`): 0 for entries recorded by earlier
+///   versions.
 const V7: &str = "
 ALTER TABLE deferred ADD COLUMN held_ms INTEGER;
 ALTER TABLE unreadable ADD COLUMN cause INTEGER NOT NULL DEFAULT 0;
@@ -266,7 +268,7 @@ INSERT INTO invitation (channel, at, since_ms)
     WHERE label = '' AND state IN (2, 3) AND joined > 1 AND no NOT IN (SELECT channel FROM declined);
 ";
 
-/// Refuses a database that is no vault, or of a newer version.
+/// Refuses a database that is not a vault, or is of a newer version.
 pub(super) fn refuse_foreign(connection: &Connection) -> Result<(), VaultError> {
     let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match found {
@@ -276,7 +278,7 @@ pub(super) fn refuse_foreign(connection: &Connection) -> Result<(), VaultError> 
     }
 }
 
-/// Refuses a vault that cannot be used without being brought to [`VERSION`].
+/// Refuses a vault that cannot be used without a migration to [`VERSION`].
 pub(super) fn refuse_other(connection: &Connection) -> Result<(), VaultError> {
     let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match found == VERSION {
@@ -285,7 +287,7 @@ pub(super) fn refuse_other(connection: &Connection) -> Result<(), VaultError> {
     }
 }
 
-/// Brings the tables to [`VERSION`]; refuses a newer vault.
+/// Migrates the tables to [`VERSION`]; refuses a newer vault.
 pub(crate) fn migrate(connection: &Connection) -> Result<(), VaultError> {
     let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if found > VERSION {

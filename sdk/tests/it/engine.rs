@@ -1,4 +1,4 @@
-//! The engine against the real fold: agents that talk, go away, race, crash and lie.
+//! The engine against the real fold: agents that talk, go offline, race, crash and lie.
 
 mod answers;
 mod barrier;

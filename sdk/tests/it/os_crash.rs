@@ -1,8 +1,8 @@
 //! The machine of an agent crashes, and loses what the kernel had not written of its vault.
 //!
-//! `ops/test/os-crash.sh` runs this with a disk whose power can be cut: see `ops/test/crash-disk`. The agent is a process of
-//! its own with its vault on that disk; the relay node and another member are in this process, and stay. What is to be done
-//! is set by the environment; without it, nothing is.
+//! `ops/test/os-crash.sh` runs this with a disk whose power can be cut: see `ops/test/crash-disk`. The agent is a
+//! separate process with its vault on that disk; the relay node and another member are in this process, and survive.
+//! The environment selects the scenarios; without it, nothing runs.
 //!
 //! | variable | means |
 //! |---|---|
@@ -29,10 +29,10 @@ use std::io::Write as _;
 use std::time::Duration;
 
 const SCENARIOS: &str = "SKYTALE_TEST_CRASH";
-/// For what the kernel was writing when everybody was stopped.
+/// Time for writes of the kernel that are in flight when all processes are stopped.
 const IN_FLIGHT: Duration = Duration::from_millis(100);
 
-/// What the environment says. Without it, nothing.
+/// Runs the scenarios of the environment. Without it, does nothing.
 pub(crate) fn scenarios() {
     let Ok(scenarios) = std::env::var(SCENARIOS) else {
         return;
@@ -59,12 +59,12 @@ pub(crate) fn scenarios() {
     });
 }
 
-/// The child. Without the environment's words, nothing.
+/// Runs the child. Without the environment, does nothing.
 pub(crate) fn child() {
     agent_process::child();
 }
 
-/// Prints a line, at once: libtest may have begun one of its own.
+/// Prints a line, at once: libtest may have started one of its own.
 fn say(line: impl Display) {
     let mut out = std::io::stdout().lock();
     write!(out, "\n{line}\n").and_then(|()| out.flush()).expect("printed");
@@ -76,7 +76,7 @@ fn random(below: u64) -> u64 {
     u64::from_le_bytes(bytes) % below.max(1)
 }
 
-/// Some time up to so many milliseconds.
+/// Returns a random time up to a number of milliseconds.
 fn random_time(up_to_ms: u64) -> Duration {
     Duration::from_micros(random(up_to_ms * 1_000))
 }

@@ -1,8 +1,8 @@
 //! Searches what agents have encrypted for a ratchet key that was used twice.
 //!
-//! A message says in its encrypted sender data (RFC 9420 section 6.3.2) which leaf made it and with which generation of its
-//! ratchet. That is read here with the sender data secret of the epoch, taken from a copy of a member's vault. So this finds
-//! a key that was used twice though nobody was there to read the messages, and though the log refused one of them.
+//! A message's encrypted sender data (RFC 9420 section 6.3.2) has its leaf and the generation of its ratchet. It is
+//! read here with the sender data secret of the epoch, from a copy of a member's vault. So this finds a key that was
+//! used twice even if nobody read the messages, and even if the log refused one of them.
 
 use ciborium::Value;
 use openmls::prelude::{Ciphersuite, OpenMlsProvider as _};
@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
-/// What the keys of a group's values in the vault begin with.
+/// First bytes of the keys of a group's values in the vault.
 const TREE: u8 = 6;
 const MESSAGE_SECRETS: u8 = 18;
 /// `wire_format` of a PrivateMessage.
@@ -37,14 +37,14 @@ struct RatchetKey {
     generation: u32,
 }
 
-/// Secrets of epochs that were learnt from vaults.
+/// Secrets of epochs, read from vaults.
 #[derive(Default)]
 pub(crate) struct Ratchets {
     secrets: BTreeMap<Group, Vec<u8>>,
 }
 
 impl Ratchets {
-    /// Learns of the epochs that a vault is in. Nobody may have it open.
+    /// Reads the secrets of a vault's present epochs. Nobody may have it open.
     pub(crate) fn learn(&mut self, vault: &Path, key: &[u8; 32]) {
         let values = values(vault, key, MESSAGE_SECRETS);
         assert!(!values.is_empty(), "a vault without a group");
@@ -58,8 +58,8 @@ impl Ratchets {
         }
     }
 
-    /// Looks at all of these frames that hold an encrypted message, and gives how many keys were taken. An error where two
-    /// of them took one key; and where somebody has encrypted more than once in an epoch that no vault has told of.
+    /// Examines all frames with an encrypted message, and returns the number of keys used. Fails if two of them used
+    /// one key, or if someone has encrypted more than once in an epoch without a known secret.
     pub(crate) fn search<'a>(&self, frames: impl IntoIterator<Item = &'a Frame>) -> Result<usize, String> {
         let (mut used, mut unknown) = (
             BTreeMap::<RatchetKey, (Vec<u8>, &Frame)>::new(),
@@ -139,7 +139,7 @@ impl Ratchets {
     }
 }
 
-/// How many leaves of a vault's groups are in use, each group by itself. Nobody may have it open.
+/// Returns the number of used leaves of each group of a vault. Nobody may have it open.
 pub(crate) fn leaves(vault: &Path, key: &[u8; 32]) -> Vec<usize> {
     let count = |tree: &Value| {
         let nodes = find(tree, "leaf_nodes").and_then(Value::as_array).expect("leaves");

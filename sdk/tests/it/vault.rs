@@ -1,4 +1,4 @@
-//! One process at a time, with processes.
+//! One process at a time has a vault open, tested with processes.
 
 use skytale_proto::Code;
 use skytale_sdk::internals::engine::Engine;
@@ -8,14 +8,15 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 const VAULT: &str = "SKYTALE_LOCK_VAULT";
-/// Before what the child says, among the lines of the test harness.
+/// Prefix of the child's output, among the lines of the test harness.
 const SAYS: &str = "vault child: ";
 
 fn open(path: &Path) -> Result<Engine, EngineError> {
     Engine::open(path, VaultKey::raw([3; 32]), EngineConfig::default())
 }
 
-/// The other process: tries to open the vault, says what came of it, and keeps it until its standard input ends.
+/// Runs the other process: it tries to open the vault, prints the result, and keeps it open until its standard input
+/// ends.
 pub(crate) fn child() {
     let Some(path) = std::env::var_os(VAULT) else { return };
     let opened = open(Path::new(&path));

@@ -1,7 +1,7 @@
 """End-to-end encrypted channels for agents, over a relay's durable log.
 
-An agent has one identity and one vault. What it sends is in the vault when ``send`` returns, and goes out when there is a
-network; an agent that was away gets what it missed, in order, each message once::
+An agent has one identity and one vault. A message is durable in the vault when ``send`` returns, and goes out when there is
+a network. An agent that was offline gets the messages that it missed, in order, each one once::
 
     import asyncio, skytale
 
@@ -17,8 +17,8 @@ network; an agent that was away gets what it missed, in order, each message once
 
     asyncio.run(main())
 
-Awaitables may be cancelled at any time: what was begun was done or not, never in part. ``skytale.sync`` is the same without
-``async``.
+Awaitables may be cancelled at any time: a call takes effect completely or not at all. ``skytale.sync`` is the same API
+without ``async``.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ _E = TypeVar("_E", bound=Event)
 
 
 def _content(payload: bytes | str | None, json: object, content_type: str | None) -> tuple[bytes, str | None]:
-    """A payload in bytes, and what it is."""
+    """Returns a payload in bytes, and its content type."""
     if json is not _NOTHING:
         if payload is not None:
             raise TypeError("give a payload or json=, not both")
@@ -111,16 +111,16 @@ def _content(payload: bytes | str | None, json: object, content_type: str | None
 
 
 class _Content:
-    """What a message holds, read in a convenient way."""
+    """Access to the content of a message."""
 
     payload: bytes
 
     def text(self) -> str:
-        """The payload as text."""
+        """Returns the payload as text."""
         return self.payload.decode()
 
     def json(self) -> Any:
-        """The payload as JSON."""
+        """Returns the payload as JSON."""
         return _json.loads(self.payload)
 
 
@@ -140,7 +140,7 @@ class Message(_Content):
 
 
 class Received(_Content):
-    """A message of another agent that was not acknowledged yet."""
+    """An unacknowledged message of another agent."""
 
     __slots__ = ("_native", "payload")
 
@@ -153,32 +153,32 @@ class Received(_Content):
 
     @property
     def id(self) -> str:
-        """Its id, made by its author: what an answer names as ``reply_to``."""
+        """Its id, chosen by its author: an answer names it as ``reply_to``."""
         return self._native.id
 
     @property
     def channel_id(self) -> str:
-        """The channel that it came in."""
+        """The id of its channel."""
         return self._native.channel
 
     @property
     def author(self) -> str:
-        """Who sent it, proven by its signature."""
+        """The sender, proven by its signature."""
         return self._native.author
 
     @property
     def offset(self) -> int:
-        """Where it is in the channel."""
+        """Its offset in the channel."""
         return self._native.offset
 
     @property
     def sent_ms(self) -> int:
-        """When its author sent it, unix milliseconds by the author's clock."""
+        """Time at which its author sent it, unix milliseconds by the author's clock."""
         return self._native.sent_ms
 
     @property
     def time_ms(self) -> int:
-        """When the log accepted it, unix milliseconds by the relay node's clock."""
+        """Time at which the log accepted it, unix milliseconds by the relay node's clock."""
         return self._native.time_ms
 
     @property
@@ -188,11 +188,11 @@ class Received(_Content):
 
     @property
     def content_type(self) -> str | None:
-        """The media type of the payload, where its author named one."""
+        """The media type of the payload, if its author named one."""
         return self._native.content_type
 
     async def ack(self) -> None:
-        """This program has dealt with the message and all before it in its channel: they do not come again."""
+        """Acknowledges the message and all earlier ones in its channel: they are not delivered again."""
         await self._native.ack()
 
     async def reply(
@@ -203,13 +203,13 @@ class Received(_Content):
         content_type: str | None = None,
         key: str | None = None,
     ) -> Sent:
-        """Answers the message and acknowledges it, in one transaction: after a crash both are done, or neither."""
+        """Answers the message and acknowledges it, in one transaction: after a crash both have taken effect, or neither."""
         content, content_type = _content(payload, json, content_type)
         return Sent(await self._native.reply(content, content_type, key))
 
 
 class Sent:
-    """Something that is in the outbox, durably. Dropping it takes nothing back, and neither does a restart."""
+    """Handle of a message or change that is durable in the outbox. Neither dropping it nor a restart withdraws it."""
 
     __slots__ = ("_native",)
 
@@ -221,17 +221,17 @@ class Sent:
 
     @property
     def id(self) -> str:
-        """Its id, kept across retries and restarts."""
+        """Its id, which stays the same across retries and restarts."""
         return self._native.id
 
     async def delivered(self) -> int | None:
-        """Waits until it is in the log, and gives its offset; ``None`` for a change that needed no entry."""
+        """Waits until it is in the log, and returns its offset; ``None`` for a change that needed no entry."""
         return await self._native.delivered()
 
 
 @dataclass(frozen=True)
 class ChannelInfo:
-    """What the vault knows of a channel."""
+    """State of a channel in the vault."""
 
     id: str
     label: str
@@ -246,7 +246,7 @@ class ChannelInfo:
 
 @dataclass(frozen=True)
 class Queued:
-    """Something that waits in the outbox."""
+    """An item in the outbox."""
 
     id: str
     kind: str
@@ -254,14 +254,14 @@ class Queued:
     bytes: int
     attempts: int
     payload: builtins.bytes | None
-    """Of a message."""
+    """The payload of a message."""
     reply_to: str | None
     content_type: str | None
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that a person should know."""
+    """A problem of a channel, or of the agent's own log."""
 
     channel: str | None
     code: str
@@ -286,13 +286,13 @@ def _info(value: dict[str, Any]) -> ChannelInfo:
 
 
 class Messages:
-    """Messages as they come, for ``async for``. A wait that is cancelled loses nothing: the next one goes on where it was."""
+    """Messages as they arrive, for ``async for``. A cancelled wait loses nothing: the next one resumes there."""
 
     __slots__ = ("_native", "_read", "_until", "_waits")
 
     def __init__(self, native: _skytale.Messages, until: asyncio.Event | None) -> None:
         self._native = native
-        # The native half gives several at once.
+        # The native half returns several at once.
         self._read: deque[_skytale.Message] = deque()
         self._until = until
         self._waits = False
@@ -334,7 +334,7 @@ class Messages:
 
 
 class Channel:
-    """A channel, as one of its members has it."""
+    """A channel, from the point of view of one member."""
 
     __slots__ = ("_native",)
 
@@ -350,7 +350,7 @@ class Channel:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing: a channel stays what it is. It is here so that a channel reads like other things that are used for a while."""
+        """Does nothing. It exists so that a channel can be used in a ``with`` block like other resources."""
 
     @property
     def id(self) -> str:
@@ -367,15 +367,15 @@ class Channel:
         reply_to: str | None = None,
         wait: bool = False,
     ) -> Sent:
-        """Sends a message. It is in the outbox, durably, when this returns; it goes out in the order of the calls.
+        """Sends a message. It is durable in the outbox when this returns. Messages go out in the order of the calls.
 
         Args:
             payload: Bytes, or text, which is sent as UTF-8.
             json: A value, which is sent as JSON.
-            content_type: The media type of the payload; of text and JSON it is known.
-            key: An id of yours: the same key sent again is the same message, also after a restart.
+            content_type: The media type of the payload; text and JSON have a default.
+            key: An idempotency key: sending the same key again refers to the same message, even after a restart.
             reply_to: The id of the message that this one answers. See also ``Received.reply``.
-            wait: Wait until there is room where the outbox is full, instead of raising.
+            wait: Wait for room if the outbox is full, instead of raising.
         """
         content, content_type = _content(payload, json, content_type)
         return Sent(await self._native.send(content, content_type, key, reply_to, wait))
@@ -391,41 +391,41 @@ class Channel:
     ) -> Received:
         """Sends a message and waits for the first one that answers it, as ``Received.reply`` does.
 
-        Raises ``NoReply`` after ``timeout`` seconds, which is a ``TimeoutError`` and says whether the request was delivered. With
-        a ``key`` the same call goes on waiting, also after a restart: it is sent once, and an answer that came meanwhile is given
-        at once.
+        Raises ``NoReply`` after ``timeout`` seconds, which is a ``TimeoutError`` and says whether the request was delivered.
+        With a ``key`` the same call resumes waiting, even after a restart: the request is sent once, and an answer that arrived
+        meanwhile is returned at once.
 
-        This acknowledges nothing: ``messages`` gives the answer in its place, too, and whoever reads them acknowledges it. A
-        program that reads no messages calls ``ack`` on the answer, which acknowledges all before it as well.
+        This acknowledges nothing: ``messages`` yields the answer in its place, too, and the reader of the messages acknowledges
+        it. A program that reads no messages calls ``ack`` on the answer, which acknowledges all earlier messages as well.
         """
         content, content_type = _content(payload, json, content_type)
         return Received(await self._native.request(content, timeout, content_type, key))
 
     def messages(self, *, until: asyncio.Event | None = None) -> Messages:
-        """Messages of other agents that were not acknowledged, oldest first, then new ones as they come.
+        """Iterates over messages of other agents: first the unacknowledged ones, oldest first, then new ones as they arrive.
 
-        Ends when this agent is in the channel no longer, or when ``until`` is set. With 10,000 messages that were not
-        acknowledged (``unacknowledged_max``) the channel pauses, until fewer than half as many are left.
+        Ends when this agent is no longer in the channel, or when ``until`` is set. With 10,000 unacknowledged messages
+        (``unacknowledged_max``) the channel pauses, until fewer than half as many are left.
         """
         return Messages(self._native.messages(), until)
 
     async def ack(self, offset: int) -> None:
-        """This program has dealt with all messages up to and with an offset."""
+        """Acknowledges all messages up to and including an offset."""
         await self._native.ack(offset)
 
     async def history(self, after: int = 0, limit: int = 100) -> list[Message]:
-        """Messages after an offset, own ones too, oldest first."""
+        """Returns messages after an offset, including this agent's own, oldest first."""
         return [Message(*row) for row in await self._native.history(after, limit)]
 
     async def add(self, agents: Iterable[str]) -> Sent:
-        """Adds agents, all of them or none. Needs a session; see ``ensure_members`` for one that waits."""
+        """Adds agents, all of them or none. Needs a session; ``ensure_members`` also works offline."""
         return Sent(await self._native.add(list(agents)))
 
     async def ensure_members(self, agents: Iterable[str]) -> None:
-        """Makes agents members before anything that is sent after this: works offline, and members are fine.
+        """Ensures that agents are members before any later message is sent. Works offline; existing members are skipped.
 
-        What is sent after this call waits until the additions are in the log, so that those who were added read it. An agent that
-        cannot be added within a minute, or refuses, holds back nothing any more: ``MemberNotAdded`` says so.
+        Messages sent after this call wait until the additions are in the log, so that the new members can read them. An agent
+        that cannot be added within a minute, or refuses, no longer holds back messages: ``MemberNotAdded`` reports it.
         """
         await self._native.ensure_members(list(agents))
 
@@ -438,36 +438,36 @@ class Channel:
         return Sent(await self._native.leave())
 
     async def rotate(self) -> Sent:
-        """Replaces this agent's keys in the channel: what was stolen before is of no use after."""
+        """Replaces this agent's keys in the channel: keys stolen before are useless afterwards."""
         return Sent(await self._native.rotate())
 
     async def members(self) -> list[str]:
-        """The agents in the channel, this one too."""
+        """Lists the agents in the channel, including this one."""
         return await self._native.members()
 
     async def caught_up(self) -> None:
-        """Waits until the channel was read to its end."""
+        """Waits until the channel is read to its end."""
         await self._native.caught_up()
 
     async def relabel(self, label: str) -> None:
-        """Gives it another label, which stays in the vault."""
+        """Changes the channel's label, which stays in the vault."""
         await self._native.relabel(label)
 
     async def forget(self) -> None:
-        """Takes a channel that was left out of the vault, with its history."""
+        """Deletes a left channel from the vault, with its history."""
         await self._native.forget()
 
     async def info(self) -> ChannelInfo:
-        """What the vault knows of it."""
+        """Returns the channel's state in the vault."""
         return _info(_json.loads(await self._native.info()))
 
     async def outbox(self) -> list[Queued]:
-        """What waits to be delivered, in the order in which it goes out."""
+        """Lists the outbox, in sending order."""
         return [Queued(*row) for row in await self._native.outbox()]
 
 
 class _Opening:
-    """An agent that is being opened: await it, or use it as an asynchronous context manager."""
+    """An agent being opened: await it, or use it as an asynchronous context manager."""
 
     __slots__ = ("_agent", "_arguments", "_connect")
 
@@ -525,20 +525,20 @@ class Agent:
         unacknowledged_max: int | None = None,
         connect: bool = True,
     ) -> _Opening:
-        """Opens a vault, or makes one with a new identity. Where another process of this user has it open, works through that one.
+        """Opens a vault, or creates one with a new identity. Attaches to another process of this user if that one has it open.
 
         ``async with Agent.open(...) as agent`` closes it at the end; ``agent = await Agent.open(...)`` leaves that to you.
 
         Args:
             vault: The vault's file.
-            api_url: Where the API is.
+            api_url: The URL of the API.
             api_key: Your account's key, ``sk_live_...``.
-            passphrase: What opens the vault. Without, the key is in ``key_file``, or in ``<vault>.key``, which is made.
+            passphrase: The vault's passphrase. Without it the key is in ``key_file``, or in ``<vault>.key``, which is created.
             key_file: A file that holds the vault's key.
             region: The region of the fleet that this agent is in or nearest to.
-            unacknowledged_max: How many messages that were not acknowledged pause a channel, 10,000 by default.
-            connect: Whether to connect at once. Raises ``Unauthorized`` where the key is not taken; without a network the agent
-                goes on offline and connects by itself later.
+            unacknowledged_max: Number of unacknowledged messages that pauses a channel, 10,000 by default.
+            connect: Whether to connect at once. Raises ``Unauthorized`` if the key is not accepted; without a network the agent
+                works offline and connects automatically later.
         """
         arguments: dict[str, Any] = {
             "vault": os.fspath(vault),
@@ -553,7 +553,7 @@ class Agent:
 
     @classmethod
     def from_env(cls, vault: str | os.PathLike[str], *, connect: bool = True) -> _Opening:
-        """As ``open``, with ``SKYTALE_API_URL``, ``SKYTALE_API_KEY`` and, where it is set, ``SKYTALE_VAULT_PASSPHRASE``."""
+        """Like ``open``, with ``SKYTALE_API_URL``, ``SKYTALE_API_KEY`` and, if it is set, ``SKYTALE_VAULT_PASSPHRASE``."""
         values: dict[str, str] = {}
         for name in ("SKYTALE_API_URL", "SKYTALE_API_KEY"):
             value = os.environ.get(name)
@@ -581,27 +581,27 @@ class Agent:
         return self._native.is_connected
 
     async def connect(self) -> None:
-        """Begins to connect. Raises ``Unauthorized`` where the key is not taken; not where there is no network."""
+        """Starts to connect. Raises ``Unauthorized`` if the key is not accepted, but not if there is no network."""
         await self._native.connect()
 
     async def connected(self) -> None:
-        """Waits for a session, or raises why there will be none."""
+        """Waits for a session; raises if there cannot be one."""
         await self._native.connected()
 
     async def caught_up(self) -> None:
-        """Waits until all channels were read to their ends."""
+        """Waits until all channels are read to their ends."""
         await self._native.caught_up()
 
     async def flushed(self) -> None:
-        """Waits until nothing is left in any outbox."""
+        """Waits until all outboxes are empty."""
         await self._native.flushed()
 
     async def disconnect(self) -> None:
-        """Ends the session. What is sent then waits in the outbox."""
+        """Ends the session. Messages sent later wait in the outbox."""
         await self._native.disconnect()
 
     async def close(self, timeout: float = 5) -> None:
-        """Sends what can be sent within ``timeout`` seconds, ends the session, closes the vault."""
+        """Sends what it can within ``timeout`` seconds, ends the session and closes the vault."""
         _open_agents.discard(self)
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
@@ -609,39 +609,39 @@ class Agent:
         await self._native.close(timeout)
 
     async def create_channel(self, label: str) -> Channel:
-        """Makes a channel with this agent as its only member. The label stays in the vault."""
+        """Creates a channel with this agent as its only member. The label stays in the vault."""
         return Channel(await self._native.create_channel(label))
 
     async def ensure_channel(self, label: str) -> Channel:
-        """The channel of a label: the one that is there, or a new one. The same after a restart."""
+        """Returns the channel with a label: the existing one, or a new one. It is the same after a restart."""
         return Channel(await self._native.ensure_channel(label))
 
     async def join(self, label: str, timeout: float | None = None) -> Channel:
-        """The channel that another agent adds this one to, which gets this label: at once where it has it, as after a restart.
+        """Joins the channel that another agent adds this one to, and gives it this label. Returns at once if it has the label.
 
         Raises ``TimeoutError`` after ``timeout`` seconds.
         """
         return Channel(await asyncio.wait_for(_coroutine(self._native.join(label)), timeout))
 
     async def channel(self, id: str) -> Channel:
-        """A channel of the vault, by its id."""
+        """Returns a channel of the vault, by its id."""
         return Channel(await self._native.channel(id))
 
     async def channels(self) -> list[ChannelInfo]:
-        """All channels of the vault, those that were left too."""
+        """Lists all channels of the vault, including those that were left."""
         return [_info(value) for value in _json.loads(await self._native.channels())]
 
     async def problems(self) -> list[Problem]:
-        """What a person should know of each channel: what was lost, what will not be delivered, what the relay did."""
+        """Lists the problems of each channel: lost entries, failed sends, misbehaviour of the relay."""
         return [Problem(*row) for row in await self._native.problems()]
 
     def messages(self, *channels: Channel, until: asyncio.Event | None = None) -> Messages:
-        """Messages of several channels as they come; without arguments of all, those that this agent is added to later too."""
+        """Iterates over messages of several channels; without arguments, of all channels, including later ones."""
         ids = [channel.id for channel in channels] or None
         return Messages(self._native.messages(ids), until)
 
     async def events(self) -> AsyncIterator[Event]:
-        """Events from now on, until the agent is closed."""
+        """Yields events from now on, until the agent is closed."""
         events = self._native.events()
         while (event := await events.next()) is not None:
             yield _events.read(event)
@@ -649,7 +649,7 @@ class Agent:
     def on(self, kind: type[_E], handler: Callable[[_E], object]) -> None:
         """Calls a function, or awaits a coroutine function, for each event of a class from now on.
 
-        Call it where the event loop runs. What a handler raises goes to the loop's exception handler.
+        Call it in the thread of the event loop. Exceptions of a handler go to the loop's exception handler.
         """
         self._handlers.append((kind, handler))
         if self._watcher is None:
@@ -680,7 +680,7 @@ _open_agents: weakref.WeakSet[Agent] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """What a program left open is closed with the interpreter, so that no thread of an agent outlives it."""
+    """Closes open agents with the interpreter, so that no thread of an agent outlives it."""
     for agent in list(_open_agents):
         agent._native.close_now(1)  # pyright: ignore[reportPrivateUsage]
     _skytale.end()

@@ -1,15 +1,15 @@
-"""Exceptions. Each has a code that stays the same, whether trying again can help, and what there is to do."""
+"""Exceptions. Each has a stable code, whether it is retryable, and a help text."""
 
 from __future__ import annotations
 
 
 class SkytaleError(Exception):
-    """Something was not done.
+    """An operation failed.
 
     Attributes:
         code: ``SKY-`` and a number, the same in all languages (docs/error-codes.md).
         retryable: Whether the same call may succeed later.
-        help: What there is to do.
+        help: What to do about it.
     """
 
     code: str
@@ -27,7 +27,7 @@ class SkytaleError(Exception):
 
 
 class Unauthorized(SkytaleError):
-    """The API or a relay node does not take the key or the token."""
+    """The API or a relay node does not accept the key or the token."""
 
 
 class Closed(SkytaleError):
@@ -51,7 +51,7 @@ class SendFailed(SkytaleError):
 
 
 class NoReply(SkytaleError, TimeoutError):
-    """Nobody has answered a request in time. It is not taken back: call again with the same key to wait on."""
+    """No answer to a request in time. The request is not withdrawn: call again with the same key to keep waiting."""
 
 
 _EXACT: dict[str, type[SkytaleError]] = {
@@ -72,7 +72,7 @@ _VAULT = frozenset(f"SKY-{number}" for number in (5001, 5002, 5003, 5004, 5005, 
 
 
 def of(code: str, message: str, retryable: bool, help: str) -> SkytaleError:
-    """The exception of a code. The native half calls it."""
+    """Returns the exception of a code. The native half calls it."""
     kind = _EXACT.get(code)
     if kind is None:
         kind = VaultError if code in _VAULT else Unauthorized if code.startswith("SKY-30") else SkytaleError

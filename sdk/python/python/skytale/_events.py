@@ -1,4 +1,4 @@
-"""Events: what happened to an agent, for watching. What matters after a crash is in the vault."""
+"""Events of an agent, for monitoring. State that matters after a crash is in the vault."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened. An event without a class of its own has its name and its values here alone."""
+    """An event. An event without its own class has its name and its values only here."""
 
     name: str
     data: dict[str, Any] = field(repr=False)
@@ -38,11 +38,11 @@ class Connected(Event):
 
 
 class Disconnected(Event):
-    """The session has ended. Another one is tried, unless the agent was asked to disconnect."""
+    """The session has ended. The agent reconnects, unless the program disconnected it."""
 
     @property
     def reason(self) -> str:
-        """Why, in words."""
+        """The reason, in words."""
         return str(self.data["reason"])
 
 
@@ -51,7 +51,7 @@ class Joined(_OfChannel):
 
     @property
     def by(self) -> str:
-        """Who added it."""
+        """The agent that added it."""
         return str(self.data["by"])
 
 
@@ -60,12 +60,12 @@ class MemberAdded(_OfChannel):
 
     @property
     def agent(self) -> str:
-        """Whom."""
+        """The id of that agent."""
         return str(self.data["agent"])
 
     @property
     def by(self) -> str:
-        """Who added it."""
+        """The author of the commit."""
         return str(self.data["by"])
 
 
@@ -74,17 +74,17 @@ class MemberRemoved(_OfChannel):
 
     @property
     def agent(self) -> str:
-        """Whom."""
+        """The id of that agent."""
         return str(self.data["agent"])
 
     @property
     def by(self) -> str:
-        """Who committed it."""
+        """The author of the commit."""
         return str(self.data["by"])
 
 
 class MemberNotAdded(Event):
-    """An agent that ``ensure_members`` was to add is no member yet, and what was sent after that goes out without it."""
+    """An agent that ``ensure_members`` is to add is not a member yet, and later messages no longer wait for it."""
 
     @property
     def channel(self) -> str:
@@ -93,12 +93,12 @@ class MemberNotAdded(Event):
 
     @property
     def agent(self) -> str:
-        """Whom."""
+        """The id of that agent."""
         return str(self.data["agent"])
 
 
 class Left(_OfChannel):
-    """This agent is in the channel no longer."""
+    """This agent is no longer in the channel."""
 
 
 class Divergence(_OfChannel):
@@ -106,7 +106,7 @@ class Divergence(_OfChannel):
 
     @property
     def author(self) -> str:
-        """Whose entry said so."""
+        """The author of the entry with the other digest."""
         return str(self.data["author"])
 
 
@@ -121,22 +121,22 @@ class EntryUnreadable(Event):
 
     @property
     def offset(self) -> int:
-        """Where it is."""
+        """Its offset."""
         return int(self.data["offset"])
 
     @property
     def cause(self) -> str:
-        """Why: ``Invalid``, ``KeyUsed``, ``LaterEpoch`` and others, as Rust's ``UnreadableCause`` names them."""
+        """The cause: ``Invalid``, ``KeyUsed``, ``LaterEpoch`` and others, the names of Rust's ``UnreadableCause``."""
         return str(self.data["cause"])
 
     @property
     def reason(self) -> str:
-        """Why, in words."""
+        """The reason, in words."""
         return str(self.data["reason"])
 
 
 class SendFailed(Event):
-    """Something that was sent will not be delivered."""
+    """A message or change will not be delivered."""
 
     @property
     def channel(self) -> str:
@@ -145,12 +145,12 @@ class SendFailed(Event):
 
     @property
     def id(self) -> str:
-        """The id of what was sent."""
+        """The id of the message or change."""
         return str(self.data["frame_id"])
 
 
 class EntriesLost(Event):
-    """Entries that this agent will never read."""
+    """There are entries that this agent will never read."""
 
 
 class OutOfSync(Event):
@@ -162,16 +162,16 @@ class Rejoined(Event):
 
 
 class Lagged(Event):
-    """This program was too slow: the oldest events are gone."""
+    """This program lagged: the oldest events are gone."""
 
     @property
     def missed(self) -> int:
-        """How many."""
+        """Number of missed events."""
         return int(self.data["missed"])
 
 
 def read(text: str) -> Event:
-    """An event as the native half gives it: a name, or an object of one name and its values."""
+    """Reads an event of the native half: a name, or an object of one name and its values."""
     value: str | dict[str, dict[str, Any]] = json.loads(text)
     name, data = (value, dict[str, Any]()) if isinstance(value, str) else next(iter(value.items()))
     kind = Event._classes.get(name, Event)  # pyright: ignore[reportPrivateUsage]

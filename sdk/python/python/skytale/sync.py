@@ -1,4 +1,4 @@
-"""The same agents and channels without ``async``: each call returns when it is done.
+"""The same agents and channels without ``async``: each call blocks until it is done.
 
     import skytale.sync
 
@@ -7,7 +7,7 @@
             for message in tasks.messages():
                 message.reply("done")
 
-Any thread may call. Ctrl-C ends a wait at once.
+Calls may come from any thread. Ctrl-C ends a wait at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NOTHING = skytale._NOTHING  # pyright: ignore[reportPrivateUsage]
 
 
 class _Loop:
-    """One event loop for all, in a thread of its own."""
+    """One event loop for all, in its own thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ class _Loop:
             raise
 
     def call(self, work: Callable[[], _T]) -> _T:
-        """Does something that must be done where the loop runs."""
+        """Runs a function in the thread of the loop."""
 
         async def done() -> _T:
             return work()
@@ -80,23 +80,23 @@ def _each(messages: AsyncIterator[_AsyncReceived], timeout: float | None) -> Ite
 
 
 class Sent:
-    """Something that is in the outbox, durably."""
+    """Handle of a message or change that is durable in the outbox."""
 
     def __init__(self, sent: _AsyncSent) -> None:
         self._sent = sent
 
     @property
     def id(self) -> str:
-        """Its id, kept across retries and restarts."""
+        """Its id, which stays the same across retries and restarts."""
         return self._sent.id
 
     def delivered(self, timeout: float | None = None) -> int | None:
-        """Waits until it is in the log, and gives its offset. Raises ``TimeoutError`` after ``timeout`` seconds."""
+        """Waits until it is in the log, and returns its offset. Raises ``TimeoutError`` after ``timeout`` seconds."""
         return _loop.run(asyncio.wait_for(self._sent.delivered(), timeout))
 
 
 class Received:
-    """A message of another agent that was not acknowledged yet."""
+    """An unacknowledged message of another agent."""
 
     def __init__(self, message: _AsyncReceived) -> None:
         self._message = message
@@ -114,15 +114,15 @@ class Received:
         return repr(self._message)
 
     def text(self) -> str:
-        """The payload as text."""
+        """Returns the payload as text."""
         return self._message.text()
 
     def json(self) -> Any:
-        """The payload as JSON."""
+        """Returns the payload as JSON."""
         return self._message.json()
 
     def ack(self) -> None:
-        """This program has dealt with the message and all before it in its channel."""
+        """Acknowledges the message and all earlier ones in its channel."""
         _loop.run(self._message.ack())
 
     def reply(
@@ -138,7 +138,7 @@ class Received:
 
 
 class Channel:
-    """A channel, as one of its members has it."""
+    """A channel, from the point of view of one member."""
 
     def __init__(self, channel: skytale.Channel) -> None:
         self._channel = channel
@@ -152,7 +152,7 @@ class Channel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing: a channel stays what it is."""
+        """Does nothing."""
 
     @property
     def id(self) -> str:
@@ -187,15 +187,15 @@ class Channel:
         return Received(_loop.run(asked))
 
     def messages(self, *, timeout: float | None = None) -> Iterator[Received]:
-        """Messages that were not acknowledged, then new ones; ends after ``timeout`` seconds without one."""
+        """Iterates over unacknowledged messages, then new ones; ends after ``timeout`` seconds without one."""
         return _each(self._channel.messages(), timeout)
 
     def ack(self, offset: int) -> None:
-        """This program has dealt with all messages up to and with an offset."""
+        """Acknowledges all messages up to and including an offset."""
         _loop.run(self._channel.ack(offset))
 
     def history(self, after: int = 0, limit: int = 100) -> list[Message]:
-        """Messages after an offset, own ones too, oldest first."""
+        """Returns messages after an offset, including this agent's own, oldest first."""
         return _loop.run(self._channel.history(after, limit))
 
     def add(self, agents: Iterable[str]) -> Sent:
@@ -203,7 +203,7 @@ class Channel:
         return Sent(_loop.run(self._channel.add(agents)))
 
     def ensure_members(self, agents: Iterable[str]) -> None:
-        """Sees to it that agents are members, also later."""
+        """Ensures that agents are members: see ``skytale.Channel.ensure_members``."""
         _loop.run(self._channel.ensure_members(agents))
 
     def remove(self, agents: Iterable[str]) -> Sent:
@@ -219,27 +219,27 @@ class Channel:
         return Sent(_loop.run(self._channel.rotate()))
 
     def members(self) -> list[str]:
-        """The agents in the channel, this one too."""
+        """Lists the agents in the channel, including this one."""
         return _loop.run(self._channel.members())
 
     def caught_up(self) -> None:
-        """Waits until the channel was read to its end."""
+        """Waits until the channel is read to its end."""
         _loop.run(self._channel.caught_up())
 
     def relabel(self, label: str) -> None:
-        """Gives it another label."""
+        """Changes the channel's label."""
         _loop.run(self._channel.relabel(label))
 
     def forget(self) -> None:
-        """Takes a channel that was left out of the vault."""
+        """Deletes a left channel from the vault."""
         _loop.run(self._channel.forget())
 
     def info(self) -> ChannelInfo:
-        """What the vault knows of it."""
+        """Returns the channel's state in the vault."""
         return _loop.run(self._channel.info())
 
     def outbox(self) -> list[Queued]:
-        """What waits to be delivered."""
+        """Lists the outbox."""
         return _loop.run(self._channel.outbox())
 
 
@@ -278,7 +278,7 @@ class Agent:
         unacknowledged_max: int | None = None,
         connect: bool = True,
     ) -> Agent:
-        """Opens a vault, or makes one: see ``skytale.Agent.open``."""
+        """Opens a vault, or creates one: see ``skytale.Agent.open``."""
         opening = skytale.Agent.open(
             vault,
             api_url=api_url,
@@ -293,7 +293,7 @@ class Agent:
 
     @classmethod
     def from_env(cls, vault: str | os.PathLike[str], *, connect: bool = True) -> Agent:
-        """As ``open``, with what the environment says: see ``skytale.Agent.from_env``."""
+        """Like ``open``, configured by the environment: see ``skytale.Agent.from_env``."""
         return cls(_loop.run(_opened(skytale.Agent.from_env(vault, connect=connect))))
 
     @property
@@ -307,19 +307,19 @@ class Agent:
         return self._agent.is_connected
 
     def connect(self) -> None:
-        """Begins to connect. Raises ``Unauthorized`` where the key is not taken."""
+        """Starts to connect. Raises ``Unauthorized`` if the key is not accepted."""
         _loop.run(self._agent.connect())
 
     def connected(self) -> None:
-        """Waits for a session, or raises why there will be none."""
+        """Waits for a session; raises if there cannot be one."""
         _loop.run(self._agent.connected())
 
     def caught_up(self) -> None:
-        """Waits until all channels were read to their ends."""
+        """Waits until all channels are read to their ends."""
         _loop.run(self._agent.caught_up())
 
     def flushed(self) -> None:
-        """Waits until nothing is left in any outbox."""
+        """Waits until all outboxes are empty."""
         _loop.run(self._agent.flushed())
 
     def disconnect(self) -> None:
@@ -327,35 +327,35 @@ class Agent:
         _loop.run(self._agent.disconnect())
 
     def close(self, timeout: float = 5) -> None:
-        """Sends what can be sent within ``timeout`` seconds, ends the session, closes the vault."""
+        """Sends what it can within ``timeout`` seconds, ends the session and closes the vault."""
         _loop.run(self._agent.close(timeout))
 
     def create_channel(self, label: str) -> Channel:
-        """Makes a channel with this agent as its only member."""
+        """Creates a channel with this agent as its only member."""
         return Channel(_loop.run(self._agent.create_channel(label)))
 
     def ensure_channel(self, label: str) -> Channel:
-        """The channel of a label: the one that is there, or a new one."""
+        """Returns the channel with a label: the existing one, or a new one."""
         return Channel(_loop.run(self._agent.ensure_channel(label)))
 
     def join(self, label: str, timeout: float | None = None) -> Channel:
-        """The channel that another agent adds this one to, which gets this label."""
+        """Joins the channel that another agent adds this one to, and gives it this label."""
         return Channel(_loop.run(self._agent.join(label, timeout)))
 
     def channel(self, id: str) -> Channel:
-        """A channel of the vault, by its id."""
+        """Returns a channel of the vault, by its id."""
         return Channel(_loop.run(self._agent.channel(id)))
 
     def channels(self) -> list[ChannelInfo]:
-        """All channels of the vault, those that were left too."""
+        """Lists all channels of the vault, including those that were left."""
         return _loop.run(self._agent.channels())
 
     def problems(self) -> list[Problem]:
-        """What a person should know."""
+        """Lists the problems of each channel."""
         return _loop.run(self._agent.problems())
 
     def messages(self, *channels: Channel, timeout: float | None = None) -> Iterator[Received]:
-        """Messages of several channels, or of all; ends after ``timeout`` seconds without one."""
+        """Iterates over messages of several channels, or of all; ends after ``timeout`` seconds without one."""
         each = [channel._channel for channel in channels]  # pyright: ignore[reportPrivateUsage]
         return _each(self._agent.messages(*each), timeout)
 

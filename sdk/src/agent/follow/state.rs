@@ -1,4 +1,5 @@
-//! What is done about the agent's own log, and about the channels that it points to. Pure except for the jitter of its waits.
+//! State machines of the agent's own log, and of the joins that it points to. Pure except for the jitter of their
+//! delays.
 //!
 //! ```text
 //!   agent log:  subscribe ──entries──> engine ──> bundles that are to be fetched
@@ -18,9 +19,9 @@ use skytale_proto::{ChannelId, Code, Offset};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Between attempts to read the agent's log, or a bundle.
+/// Delays between attempts to read the agent's log, or a bundle.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// With no bundle to fetch, the vault is looked at all the same after this time.
+/// Interval at which the vault is checked even without bundles to fetch.
 const IDLE: Duration = Duration::from_secs(3_600);
 
 /// The agent's own log in one session.
@@ -28,31 +29,31 @@ const IDLE: Duration = Duration::from_secs(3_600);
 pub(super) struct LogState {
     backoff: Backoff,
     refusals: Refusals,
-    /// How often in a row the relay node said that the log is shorter than what this agent has seen.
+    /// Number of consecutive reports of the relay node that the log is shorter than this agent's cursor.
     short: u32,
 }
 
-/// After so many refusals in a row for one reason, it is believed to last: a relay node may only be behind, and another one
-/// may be tried meanwhile.
+/// Number of consecutive refusals for one reason after which it is considered permanent: a relay node may only lag, and
+/// another one may be tried meanwhile.
 const BORNE: u32 = 4;
 
-/// What is done when the subscription to the agent's log has ended.
+/// Decision after the end of the subscription to the agent's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LogDecision {
     /// Subscribe again after the last entry processed.
     Again {
-        /// After this time.
+        /// Delay before the retry.
         pause: Duration,
-        /// What the application learns.
+        /// Report to the application.
         tell: Tell,
-        /// Another relay node is looked for.
+        /// Whether to look for another relay node.
         move_on: bool,
     },
-    /// The session is of no more use.
+    /// The session is useless.
     EndSession,
 }
 
-/// What the application learns of a failure.
+/// Report of a failure to the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tell {
     Nothing,
@@ -69,26 +70,26 @@ impl LogState {
         }
     }
 
-    /// The log is shorter than what this agent has seen, and that lasts: nothing waits for it.
+    /// Whether the log is permanently shorter than this agent's cursor: then nothing waits for it.
     pub(super) const fn is_short(&self) -> bool {
         self.short >= BORNE
     }
 
-    /// Entries came, or the head was reached.
+    /// Handles new entries, or that the head was reached.
     pub(super) const fn on_item(&mut self) {
         self.short = 0;
         self.backoff.reset();
         self.refusals.reset();
     }
 
-    /// The subscription has ended, or did not begin: what to do about it, by the code.
+    /// Handles that the subscription has ended, or did not start, by its code.
     pub(super) fn on_end(&mut self, error: &RelayError) -> LogDecision {
         match error.refused().map(|refused| refused.code()) {
             Some(Code::CursorBeyondHead) => self.short = self.short.saturating_add(1),
             _ => self.short = 0,
         }
         match error {
-            // The session's end tells it.
+            // The end of the session reports it.
             RelayError::Refused(refused) if refused.code() == Code::Draining => LogDecision::Again {
                 pause: self.backoff.next(refused.retry_after),
                 tell: Tell::Nothing,
@@ -109,27 +110,27 @@ impl LogState {
     }
 }
 
-/// The bundles that are to be fetched, in one session.
+/// The bundles to be fetched, in one session.
 #[derive(Debug)]
 pub(super) struct JoinsState {
     backoff: Backoff,
     refusals: Refusals,
-    /// There is one of this round that is to be tried again.
+    /// Whether a bundle of this round must be retried.
     failed: bool,
-    /// How often in a row a bundle was refused with a code.
+    /// Number of consecutive refusals of a bundle with the same code.
     refused: HashMap<(ChannelId, Offset), (Code, u32)>,
 }
 
-/// What is done about a bundle that was not fetched.
+/// Decision about a bundle that was not fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FetchDecision {
-    /// Give it up: it is gone for good.
+    /// Give up: it is permanently gone.
     GiveUp,
-    /// Try again.
+    /// Retry.
     Again {
-        /// The application learns it.
+        /// Whether to report it to the application.
         tell: bool,
-        /// Another relay node is looked for.
+        /// Whether to look for another relay node.
         move_on: bool,
     },
 }
@@ -144,7 +145,8 @@ impl JoinsState {
         }
     }
 
-    /// A bundle was refused. Whether that lasts: nothing waits for it, and it is tried again now and then.
+    /// Records a refusal of a bundle. Returns whether it is permanent: then nothing waits for it, and it is retried
+    /// rarely.
     pub(super) fn lasts(&mut self, join: PendingJoin, code: Code) -> bool {
         let may_last = matches!(
             code,
@@ -163,21 +165,21 @@ impl JoinsState {
         counted.1 >= BORNE
     }
 
-    /// A bundle was fetched, and is no longer pending.
+    /// Handles that a bundle was fetched, and is no longer pending.
     pub(super) const fn on_fetched(&mut self) {
         self.refusals.reset();
     }
 
-    /// A bundle was not fetched; `None` where it did not come in time.
+    /// Handles that a bundle was not fetched; `None` if it timed out.
     pub(super) fn on_not_fetched(&mut self, error: Option<&RelayError>) -> FetchDecision {
         let refused = error.and_then(RelayError::refused).map(|refused| refused.code());
-        // What a relay refuses for another reason another relay may give.
+        // If a relay refuses it for another reason, another relay may have it.
         if refused == Some(Code::Trimmed) {
             return FetchDecision::GiveUp;
         }
         self.failed = true;
         match refused {
-            // The session's end tells it.
+            // The end of the session reports it.
             None | Some(Code::Draining) => FetchDecision::Again {
                 tell: false,
                 move_on: false,
@@ -189,12 +191,13 @@ impl JoinsState {
         }
     }
 
-    /// The vault did not take something: it is tried again.
+    /// Handles a failure of the vault: the round is retried.
     pub(super) const fn on_vault_failed(&mut self) {
         self.failed = true;
     }
 
-    /// All that was pending has been tried, so many. How long to wait for more; `None`: look again at once.
+    /// Handles that all pending bundles, this many, have been tried. Returns how long to wait for more; `None`: look
+    /// again at once.
     pub(super) fn on_round(&mut self, pending: usize) -> Option<Duration> {
         if std::mem::take(&mut self.failed) {
             return Some(self.backoff.next(None));
@@ -332,7 +335,7 @@ mod tests {
         state.on_fetched();
         assert_eq!(state.on_round(2), None);
         assert_eq!(state.on_round(0), Some(IDLE));
-        // One that failed does not keep the others, and is tried again after a while.
+        // A failed bundle does not block the others, and is retried after a while.
         state.on_not_fetched(None);
         state.on_fetched();
         assert!(state.on_round(2).is_some_and(|pause| pause <= RETRY.0));

@@ -1,4 +1,4 @@
-//! What a channel does next in a session. Pure except for the jitter of its waits: time is given.
+//! State machine of a channel in a session. Pure except for the jitter of its delays: the caller passes the time.
 //!
 //! ```text
 //!            subscribe_at            CaughtUp
@@ -22,15 +22,15 @@ use skytale_proto::{Code, Offset};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Between attempts to subscribe after a refusal.
+/// Delays between attempts to subscribe after a refusal.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
-/// Between attempts to append after a refusal.
+/// Delays between attempts to append after a refusal.
 const RETRY_APPEND: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// The longest wait of what is to be sent, in a channel in which something comes.
+/// Longest delay before appending again in a channel that receives entries.
 const RETRY_LIVE: Duration = Duration::from_secs(1);
-/// Frames asked of the engine at once, in bytes.
+/// Bytes of frames requested from the engine at once.
 pub(super) const PUMP_BYTES: usize = 256 * 1024;
-/// Frames of one channel without a verdict.
+/// Maximum number of a channel's frames without a verdict.
 const IN_FLIGHT_MAX: usize = 1_024;
 
 /// One channel in one session, without its streams.
@@ -38,69 +38,69 @@ const IN_FLIGHT_MAX: usize = 1_024;
 pub(super) struct WorkerState {
     view: ChannelInfo,
     inbox_max: u64,
-    /// The session is about to be left: nothing new is appended.
+    /// Whether the session is about to be left: then nothing new is appended.
     leaving: bool,
-    /// The channel's log exists, as far as is known: it can be subscribed to.
+    /// Whether the channel's log is assumed to exist, so that it can be subscribed to.
     exists: bool,
     reading: Reading,
     subscribe_at: Instant,
     subscribe_backoff: Backoff,
     reads_refused: Refusals,
-    /// What stood in the way of reading, by attempts in a row.
+    /// The obstacle to reading, with the number of consecutive attempts.
     lasting: Lasting,
-    /// Whether there is evidence that the log went back, and what was done about it in this session.
+    /// State of handling evidence that the log went back, in this session.
     settling: Settling,
-    /// When this agent begins the group again, unless another does before.
+    /// Turn in which this agent recreates the group, unless another one does so earlier.
     reboot: Option<Turn>,
-    /// The appender's stream takes no more of this log, since a frame was refused that will be sent again. When all in
-    /// flight have their verdicts, the outbox is sent again in order on another stream.
+    /// Whether the appender's stream accepts no more frames of this log, since a refused frame will be sent again. When
+    /// all frames in flight have their verdicts, the outbox is sent again in order on another stream.
     held: bool,
     in_flight: usize,
-    /// The engine may have something to append.
+    /// Whether the engine may have frames to append.
     pump: bool,
     pump_at: Instant,
     pump_backoff: Backoff,
     appends_refused: Refusals,
-    /// The last entry that this agent's relay node said it has appended: it comes back by the subscription.
+    /// The last entry that the relay node has reported as appended: it arrives by the subscription.
     appended: Offset,
-    /// When this agent commits for those who leave, unless another does before.
+    /// Turn in which this agent commits the removal of leaving members, unless another one does so earlier.
     turn: Option<Turn>,
 }
 
-/// How the channel's log is read.
+/// State of reading the channel's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     /// Not subscribed.
     No,
-    /// Not subscribed, since the application has not kept up.
+    /// Not subscribed, since the application lags.
     Paused,
-    /// Subscribed, and not at the head yet since then.
+    /// Subscribed, and not yet at the head since then.
     Replay,
     /// Subscribed, and the head was reached since then.
     Live,
 }
 
-/// What is done about evidence that the log went back.
+/// State of handling evidence that the log went back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Settling {
-    /// There is none.
+    /// There is no evidence.
     No,
-    /// The relay node is to be asked for its operator's word.
+    /// The relay node must be asked for its operator's word.
     Ask,
-    /// It was asked, and there is nothing to be done in this session.
+    /// It was asked, and there is nothing to do in this session.
     Asked,
-    /// The application is to acknowledge first what it was shown.
+    /// The application must first acknowledge its messages.
     Unacked,
 }
 
-/// What the worker does next.
+/// Next step of the worker.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// End: the agent is no longer in the channel.
     Done,
-    /// End the subscription, and tell that the application has not kept up.
+    /// End the subscription, and report that the application lags.
     Pause {
-        /// Messages that were not acknowledged.
+        /// Number of unacknowledged messages.
         unacked: u64,
     },
     /// Subscribe, then [`WorkerState::on_subscribed`] or [`WorkerState::on_read_refused`].
@@ -110,18 +110,18 @@ pub(super) enum Step {
         /// An entry that the log is known to have.
         expected: Offset,
     },
-    /// There is evidence that the log went back: settle it, where the operator has said that it did. Then
-    /// [`WorkerState::on_unsettled`], or [`WorkerState::on_moved_on`].
+    /// Settle evidence that the log went back, if the operator has confirmed it. Then [`WorkerState::on_unsettled`], or
+    /// [`WorkerState::on_moved_on`].
     Settle,
-    /// Commit for those who leave: nobody has let them go in the time that was theirs.
+    /// Commit the removal of leaving members: the members before this one did not do so in time.
     TakeTurn,
-    /// Begin the group again: all members are out of sync, and none has done it in the time that was theirs.
+    /// Recreate the group: all members are out of sync, and the members before this one did not do so in time.
     Reboot,
-    /// Ask the engine for frames and append them, then [`WorkerState::on_frames`].
+    /// Get frames from the engine and append them, then [`WorkerState::on_frames`].
     Pump {
-        /// On another stream of the session: see [`WorkerState::on_renewed`].
+        /// Whether to use another stream of the session: see [`WorkerState::on_renewed`].
         renew: bool,
-        /// How much to ask for. At least one frame is given.
+        /// Bytes of frames to request. The engine returns at least one frame.
         bytes: usize,
     },
 }
@@ -130,16 +130,16 @@ pub(super) enum Step {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReadRefusal {
     pub(super) code: Code,
-    /// Whether the same may succeed later.
+    /// Whether a retry may succeed.
     pub(super) retryable: bool,
     pub(super) retry_after: Option<Duration>,
     /// The offset that the code is about.
     pub(super) offset: Offset,
-    /// It was the relay node that refused.
+    /// Whether the relay node refused.
     pub(super) by_relay: bool,
 }
 
-/// What kept a channel from being read, by attempts in a row with one code.
+/// Obstacle to reading a channel: a code, and the number of consecutive attempts with it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lasting(Option<(Code, u32)>);
 
@@ -156,7 +156,8 @@ impl Lasting {
         self.0 = Some((code, before.saturating_add(1)));
     }
 
-    /// What is believed to last. A relay node may only be behind, and another one may be tried meanwhile.
+    /// Returns an obstacle that is considered permanent. A relay node may only lag, and another one may be tried
+    /// meanwhile.
     const fn code(&self) -> Option<Code> {
         match self.0 {
             Some((code, count)) if count >= borne(code) => Some(code),
@@ -165,7 +166,7 @@ impl Lasting {
     }
 }
 
-/// After so many attempts in a row, what they ended with is believed to last.
+/// Returns the number of consecutive attempts after which a code is considered permanent.
 const fn borne(code: Code) -> u32 {
     match code {
         Code::CursorBeyondHead | Code::UnknownLog | Code::StoreCorrupt => 5,
@@ -173,42 +174,42 @@ const fn borne(code: Code) -> u32 {
     }
 }
 
-/// What the engine is asked about a refusal of the channel's log.
+/// Request to the engine after a refusal of the channel's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     Nothing,
-    /// The entries after the cursor are gone: ask the relay node what is gone, and the engine to go on behind them.
+    /// The entries after the cursor are gone: get the status from the relay node, and make the engine skip them.
     Trimmed,
-    /// This agent was not on the roster before an offset: ask the engine to go on there.
+    /// This agent was not on the roster before an offset: make the engine continue there.
     AbsentUntil(Offset),
-    /// The log ends before the cursor, at this offset, and that lasts: the engine records it.
+    /// The log permanently ends before the cursor, at this offset: the engine records it.
     Short(Offset),
 }
 
-/// What is done about a refusal of the channel's log. The subscription has ended, and the time of the next attempt is set.
+/// Decision about a refusal of the channel's log. The subscription has ended, and the time of the next attempt is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReadDecision {
-    /// The application learns it.
+    /// Whether to report it to the application.
     pub(super) tell: bool,
-    /// Another relay node is looked for.
+    /// Whether to look for another relay node.
     pub(super) move_on: bool,
-    /// What leads on.
+    /// Request to the engine.
     pub(super) ask: Ask,
 }
 
-/// What is done about an append's verdict, besides telling the engine.
+/// Decision about an append's verdict, besides passing it to the engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct AppendDecision {
-    /// The subscription learns of an entry that the log has.
+    /// An entry that the log has, which the subscription must expect.
     pub(super) expect: Option<Offset>,
-    /// The application learns that what is to be sent is held, and until when at the latest.
+    /// Report to the application that sends are held, with the longest delay.
     pub(super) tell_held: Option<Duration>,
-    /// Another relay node is looked for.
+    /// Whether to look for another relay node.
     pub(super) move_on: bool,
 }
 
 impl WorkerState {
-    /// A channel at the beginning of a session. `inbox_max` is how many messages may wait for an acknowledgement.
+    /// Creates the state at the start of a session. `inbox_max` is the maximum number of unacknowledged messages.
     pub(super) fn new(view: ChannelInfo, inbox_max: u64, now: Instant) -> Self {
         Self {
             exists: view.state != ChannelState::Creating,
@@ -235,7 +236,7 @@ impl WorkerState {
 
     // ---- what to do
 
-    /// What is to be done now. `None`: wait until something happens, or for [`WorkerState::wake`].
+    /// Returns the next step. `None`: wait for an event, or until [`WorkerState::wake`].
     pub(super) fn next(&mut self, now: Instant) -> Option<Step> {
         if self.is_left() {
             return Some(Step::Done);
@@ -271,7 +272,7 @@ impl WorkerState {
         None
     }
 
-    /// When [`WorkerState::next`] has something to do next, as far as is known now.
+    /// Returns when [`WorkerState::next`] will have a step, as far as is known now.
     pub(super) fn wake(&self) -> Option<Instant> {
         let wake = [
             self.wants_subscription().then_some(self.subscribe_at),
@@ -282,7 +283,7 @@ impl WorkerState {
         wake.into_iter().flatten().min()
     }
 
-    /// How far the channel is followed.
+    /// Returns the progress of following the channel.
     pub(super) const fn followed(&self) -> Followed {
         match self.reading {
             _ if self.is_left() => Followed::Left,
@@ -303,12 +304,12 @@ impl WorkerState {
         self.view.cursor
     }
 
-    /// Intents in the outbox.
+    /// Returns the number of intents in the outbox.
     pub(super) const fn outbox(&self) -> u64 {
         self.view.outbox
     }
 
-    /// Whether frames may be offered to the relay node in this session, as things are.
+    /// Whether frames may currently be offered to the relay node.
     const fn may_offer(&self) -> bool {
         let most = if self.held || self.is_probing() {
             1
@@ -318,7 +319,8 @@ impl WorkerState {
         !self.leaving && self.in_flight < most
     }
 
-    /// The relay node did not take what was sent last, for a reason of its own: one frame shows whether it does again.
+    /// Whether the relay node refused the last frame for a reason of its own: then one frame probes whether it accepts
+    /// again.
     const fn is_probing(&self) -> bool {
         self.appends_refused.any()
     }
@@ -327,7 +329,7 @@ impl WorkerState {
         self.exists && matches!(self.reading, Reading::No)
     }
 
-    /// Pauses or goes on; what waits where the channel is to be paused now.
+    /// Applies backpressure. Returns the number of waiting messages if the channel must pause now.
     fn heed_backpressure(&mut self, now: Instant) -> Option<u64> {
         let (unacked, was_paused) = (self.view.unacked, self.reading == Reading::Paused);
         let full = if was_paused {
@@ -359,12 +361,12 @@ impl WorkerState {
 
     // ---- what happened
 
-    /// The session is about to be left, or not.
+    /// Sets whether the session is about to be left.
     pub(super) const fn on_leaving(&mut self, leaving: bool) {
         self.leaving = leaving;
     }
 
-    /// The vault has the channel so now. Whether its outbox has become empty.
+    /// Updates the channel's state from the vault. Returns whether its outbox has become empty.
     pub(super) fn on_view(&mut self, view: ChannelInfo) -> bool {
         let settled = view.outbox == 0 && self.view.outbox > 0;
         if self.settling == Settling::Unacked && view.unacked == 0 {
@@ -374,8 +376,8 @@ impl WorkerState {
         settled
     }
 
-    /// Whether there is evidence that the log went back. It is gone into once in a session: the operator's word comes with a
-    /// node that was started since, and what a member sends must not make this agent read the log again and again.
+    /// Sets whether there is evidence that the log went back. It is examined once per session: the operator's word
+    /// comes with a restarted node, and a member's messages must not make this agent read the log repeatedly.
     pub(super) fn on_evidence(&mut self, is_there: bool) {
         self.settling = match (is_there, self.settling) {
             (false, Settling::Ask) => Settling::No,
@@ -384,12 +386,13 @@ impl WorkerState {
         };
     }
 
-    /// Whether [`Step::Settle`] is what comes next: nothing is reported of the channel before it is done.
+    /// Whether [`Step::Settle`] comes next: nothing is reported of the channel before it is done.
     pub(super) fn is_to_settle(&self) -> bool {
         self.settling == Settling::Ask
     }
 
-    /// It cannot be settled now; `unacked` where it can be when the application has acknowledged what it was shown.
+    /// Handles that it cannot be settled now; `unacked` if it can be once the application has acknowledged its
+    /// messages.
     pub(super) const fn on_unsettled(&mut self, unacked: bool) {
         self.settling = match unacked {
             true => Settling::Unacked,
@@ -397,12 +400,12 @@ impl WorkerState {
         };
     }
 
-    /// The application has sent or acknowledged something.
+    /// Handles a send or an acknowledgement of the application.
     pub(super) const fn on_woken(&mut self) {
         self.pump = true;
     }
 
-    /// The vault failed: what is in memory of this channel is as good as it was, and all of it is tried again.
+    /// Handles a failure of the vault: the channel's state in memory is still valid, and everything is retried.
     pub(super) fn on_vault_failed(&mut self, code: Code, now: Instant) {
         if matches!(code, Code::VaultDamaged | Code::Mls) {
             self.lasting.count(code);
@@ -416,17 +419,18 @@ impl WorkerState {
         self.unsubscribe(pause, now);
     }
 
-    /// The subscription that [`Step::Subscribe`] asked for is there.
+    /// Handles the subscription that [`Step::Subscribe`] requested.
     pub(super) const fn on_subscribed(&mut self) {
         self.reading = Reading::Replay;
     }
 
-    /// Every member that is known is out of sync, and so many are before this one in beginning the group again.
+    /// Handles that every known member is out of sync, with the number of members before this one in the turn to
+    /// recreate the group.
     pub(super) fn on_reboot_due(&mut self, before: Option<u32>, now: Instant) {
         self.reboot = Turn::next(before, self.view.handshake_head, self.reboot, now);
     }
 
-    /// The engine goes on behind what the log no longer shows.
+    /// Handles that the engine has skipped entries that the log no longer shows.
     pub(super) fn on_moved_on(&mut self, now: Instant) {
         self.subscribe_backoff.reset();
         self.reads_refused.reset();
@@ -435,20 +439,20 @@ impl WorkerState {
         self.pump = true;
     }
 
-    /// Entries came, and the vault has them.
+    /// Handles new entries, stored in the vault.
     pub(super) fn on_entries(&mut self, now: Instant) {
         self.lasting.reset();
         self.subscribe_backoff.reset();
         self.reads_refused.reset();
-        // The head may have moved: what was stale can be built again.
+        // The head may have moved: stale frames can be rebuilt.
         self.pump = true;
         if self.is_probing() {
-            // What others send comes: what this one sends may be taken again, too.
+            // Entries of others arrive, so this agent's frames may be accepted again, too.
             self.pump_at = self.pump_at.min(now + RETRY_LIVE);
         }
     }
 
-    /// The head was reached.
+    /// Handles that the head was reached.
     pub(super) fn on_caught_up(&mut self) {
         self.subscribe_backoff.reset();
         self.reads_refused.reset();
@@ -458,13 +462,13 @@ impl WorkerState {
         }
     }
 
-    /// The relay node ended the subscription without a word.
+    /// Handles that the relay node ended the subscription without a reason.
     pub(super) fn on_ended(&mut self, now: Instant) {
         let pause = self.subscribe_backoff.next(None);
         self.unsubscribe(pause, now);
     }
 
-    /// The channel's log was refused: what to do about it, by the code. It is tried again later in any case.
+    /// Handles a refusal of the channel's log, by its code. It is retried later in any case.
     pub(super) fn on_read_refused(&mut self, refusal: &ReadRefusal, now: Instant) -> ReadDecision {
         let ReadRefusal {
             code,
@@ -473,7 +477,7 @@ impl WorkerState {
             by_relay,
             offset,
         } = *refusal;
-        // A relay node of a fleet that has not followed so far yet says that it does not know this.
+        // A lagging relay node of a fleet may not know this yet.
         let may_pass = matches!(code, Code::CursorBeyondHead | Code::UnknownLog | Code::NotMember);
         let pause = if retryable || may_pass {
             self.subscribe_backoff.next(retry_after)
@@ -482,7 +486,7 @@ impl WorkerState {
         };
         self.unsubscribe(pause, now);
         if code == Code::Draining {
-            // The session's end tells it.
+            // The end of the session reports it.
             return ReadDecision {
                 tell: false,
                 move_on: false,
@@ -503,14 +507,14 @@ impl WorkerState {
         }
         let ask = match self.lasting.code() {
             Some(Code::CursorBeyondHead) if code == Code::CursorBeyondHead => Ask::Short(offset),
-            // It was there, since this agent has read it.
+            // It did exist, since this agent has read it.
             Some(Code::UnknownLog) if code == Code::UnknownLog && self.view.cursor > Offset::ZERO => {
                 Ask::Short(Offset::ZERO)
             }
             _ => ask,
         };
         if by_relay && self.lasting.code() == Some(Code::NotMember) && self.settling == Settling::No {
-            // It was in the channel by what it was shown: the log may have gone back.
+            // According to the entries it was shown, it is in the channel: the log may have gone back.
             self.settling = Settling::Ask;
         }
         ReadDecision {
@@ -520,21 +524,22 @@ impl WorkerState {
         }
     }
 
-    /// There is another stream to append on: nothing holds the log there.
+    /// Handles a new append stream, on which the log is not held.
     pub(super) const fn on_renewed(&mut self) {
         self.held = false;
     }
 
-    /// The engine gave so many frames, which are on their way. `turn` is how many members are before this agent in committing
-    /// for those who leave.
+    /// Records the number of frames from the engine, now in flight. `turn` is the number of members before this agent
+    /// in the turn to commit the removal of leaving members.
     pub(super) fn on_frames(&mut self, count: usize, turn: Option<u32>, now: Instant) {
         self.turn = Turn::next(turn, self.view.handshake_head, self.turn, now);
-        // With nothing given there is nothing to ask for before something happens.
+        // Without frames there is nothing to request before the next event.
         self.pump = count > 0;
         self.in_flight += count;
     }
 
-    /// A frame has its verdict; `None` where it was lost with the stream. `retry_after` is what the relay node asked for.
+    /// Handles a frame's verdict; `None` if it was lost with the stream. `retry_after` is the delay that the relay node
+    /// requested.
     pub(super) fn on_verdict(
         &mut self,
         outcome: Option<&Outcome>,
@@ -553,7 +558,7 @@ impl WorkerState {
                 self.pump_backoff.reset();
                 self.appends_refused.reset();
             }
-            // Those behind one that was refused are refused like it.
+            // Frames behind a refused one are refused like it.
             Some(Outcome::Refused { retryable: true, .. }) if self.held => {}
             Some(Outcome::Refused { retryable: true, code }) => {
                 self.held = code.holds_log();
@@ -563,7 +568,7 @@ impl WorkerState {
                 decision.tell_held = (counted != Counted::No).then_some(pause);
                 decision.move_on = counted == Counted::TooMany;
             }
-            // The log has spoken.
+            // The log has given a verdict.
             Some(_) => self.appends_refused.reset(),
         }
         decision

@@ -4,7 +4,7 @@ use crate::vault::VaultKey;
 use std::path::{Path, PathBuf};
 
 const MARKER: &[u8] = b"a-plaintext-that-is-to-be-gone";
-/// The first half of the messages, which are acknowledged.
+/// Number of acknowledged messages: the first half.
 const ACKED: u64 = 500;
 const MESSAGES: u64 = 1_000;
 
@@ -16,7 +16,7 @@ fn open(path: &Path, history: Keep) -> Engine {
     Engine::open(path, VaultKey::raw([1; 32]), config).expect("opens")
 }
 
-/// A vault with a channel of as many messages of another agent, one an entry, and something in the outbox.
+/// Creates a vault with a channel of that many messages of another agent, one per entry, and an item in the outbox.
 fn vault() -> (tempfile::TempDir, PathBuf, ChannelId) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("vault.db");
@@ -39,7 +39,7 @@ fn vault() -> (tempfile::TempDir, PathBuf, ChannelId) {
         [MESSAGES as i64, ACKED as i64],
     )
     .expect("written");
-    // The position is no longer the one that was sealed.
+    // The position is no longer the sealed one.
     sql.execute("DELETE FROM mls WHERE substr(key, 1, 1) = x'13'", [])
         .expect("deleted");
     transaction.commit().expect("committed");
@@ -67,7 +67,7 @@ fn kept(engine: &Engine, channel: ChannelId) -> Vec<u64> {
     messages.iter().map(|message| message.offset.get()).collect()
 }
 
-/// How often the marker is in the database, as it is to someone who has the key: free pages too.
+/// Returns how often the marker is in the decrypted database, including free pages.
 fn markers(engine: &Engine) -> usize {
     let image = engine.vault.sql().serialize("main").expect("an image");
     assert!(image.starts_with(b"SQLite format 3\0"), "decrypted");
@@ -88,7 +88,7 @@ fn what_is_purged_is_gone_from_the_files_and_they_get_smaller() {
         let (_folder, path, channel) = vault();
         let mut engine = open(&path, Keep::All);
         if made_before {
-            // As by a version that did not say how free pages are given back.
+            // Like a version that did not set the mode for freeing pages.
             let sql = engine.vault.sql();
             sql.execute_batch("PRAGMA auto_vacuum = NONE; VACUUM;").expect("done");
             assert_eq!(sql.query_row("PRAGMA auto_vacuum", [], |row| row.get(0)), Ok(0));

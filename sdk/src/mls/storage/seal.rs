@@ -1,17 +1,17 @@
-//! The seal of a group: proof that its values, and the row of its channel, are of one moment.
+//! The seal of a group: proof that its values and its channel's row were written at the same moment.
 //!
-//! A file copy of a vault in use may have pages of two moments. Each page is authentic and the structure may fit, but a value
-//! that fills several pages is then half of one moment and half of another, or the ratchets are older than the tree. With
-//! such a group keys would be used twice, or a commit made that no member can process. So each group has one more value: a
-//! hash of each of its values, and of its channel's position. It is written with them, and compared when one is read.
+//! A file copy of a vault in use may mix pages of two moments. Each page is authentic and the structure may fit, but a
+//! value of several pages may then be half old and half new, or the ratchets older than the tree. Such a group would
+//! use keys twice, or make a commit that no member can process. So each group has one more value: a hash of each of its
+//! values, and of its channel's position. It is written with them, and compared when one is read.
 //!
-//! A vault of a version without seals is taken as it is; a group is sealed when it is written the next time.
+//! A vault of a version without seals is accepted as it is; a group is sealed at its next write.
 
 use super::{Label, StorageError, Value};
 use rusqlite::{Connection, OptionalExtension};
 use std::collections::BTreeMap;
 
-/// Persisted: keep stable.
+/// Length of a hash, in bytes. Persisted: keep stable.
 const HASH_BYTES: usize = 16;
 
 type Hash = [u8; HASH_BYTES];
@@ -39,7 +39,7 @@ impl Seal {
         Ok(Some(Self(pairs.iter().map(|[key, value]| (*key, *value)).collect())))
     }
 
-    /// A seal over what the database has of a group.
+    /// Creates a seal over the database's values of a group.
     pub(super) fn over(sql: &Connection, group: &[u8]) -> Result<Self, StorageError> {
         let mut seal = Self::default();
         let mut statement = sql.prepare_cached("SELECT key, value FROM mls WHERE key >= ?1 AND key < ?2")?;
@@ -53,7 +53,7 @@ impl Seal {
         Ok(seal)
     }
 
-    /// Writes it, or takes it away with the group's last value.
+    /// Writes the seal, or removes it with the group's last value.
     pub(super) fn save(&self, sql: &Connection, group: &[u8]) -> Result<(), StorageError> {
         let key = key_of(group);
         if self.0.keys().all(|key| *key == POSITION) {
@@ -77,7 +77,7 @@ impl Seal {
         self.0.insert(POSITION, hash(position));
     }
 
-    /// Whether this is what was written under the key.
+    /// Whether this is the value that was written under the key.
     pub(super) fn fits(&self, key: &[u8], value: Option<&Value>) -> bool {
         self.0.get(&hash(key)).copied() == value.map(|value| hash(value))
     }
@@ -88,7 +88,7 @@ impl Seal {
     }
 }
 
-/// The group that a value is of, as it is in its key; `None` for values of the agent.
+/// Returns the group that a value belongs to, as encoded in its key; `None` for values of the agent.
 pub(super) fn group_of(key: &[u8]) -> Option<Vec<u8>> {
     let (label, id) = key.split_first()?;
     if *label == Label::EpochKeyPairs as u8 || *label == Label::QueuedProposal as u8 {
@@ -101,7 +101,7 @@ pub(super) fn group_of(key: &[u8]) -> Option<Vec<u8>> {
     of_groups().any(|of| of as u8 == *label).then(|| id.to_vec())
 }
 
-/// Kinds of values whose key is the group alone.
+/// Kinds of values whose key is only the group.
 fn of_groups() -> impl Iterator<Item = Label> {
     [
         Label::Tree,
@@ -120,7 +120,7 @@ fn of_groups() -> impl Iterator<Item = Label> {
     .into_iter()
 }
 
-/// What the keys of a group's values begin with. Those of several parts are CBOR arrays of two and three.
+/// Returns the prefixes of the keys of a group's values. Keys of several parts are CBOR arrays of two and three.
 fn prefixes(group: &[u8]) -> Vec<Vec<u8>> {
     let alone = of_groups().map(|label| [&[label as u8], group].concat());
     let several = [(Label::QueuedProposal, 0x82), (Label::EpochKeyPairs, 0x83)];
@@ -129,7 +129,7 @@ fn prefixes(group: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The first key behind those that begin so.
+/// Returns the first key after those with a prefix.
 fn after(prefix: &[u8]) -> Vec<u8> {
     let mut after = prefix.to_vec();
     while let Some(last) = after.pop() {

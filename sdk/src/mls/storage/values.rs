@@ -1,10 +1,10 @@
-//! Each kind of value that OpenMLS stores, and where it goes.
+//! The kinds of values that OpenMLS stores, and their keys.
 
 use super::{Label, Secrets, Storage, StorageError, encode, epoch_key, key};
 use openmls_traits::storage::{CURRENT_VERSION, StorageProvider, traits};
 
-/// The methods of the kinds that have one value under a key `K`: how each is written, read and deleted. OpenMLS has the key
-/// before the value in most of them, and behind it in some.
+/// Generates the methods to write, read and delete the kinds that have one value under a key `K`. OpenMLS passes the
+/// key before the value in most of them, and after it in some.
 macro_rules! values {
     ($($label:ident:
         $write:ident<$($in_write:ident: $of_write:ident),*>,

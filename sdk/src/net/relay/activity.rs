@@ -1,4 +1,4 @@
-//! When something was last heard of the relay.
+//! Time of the last sign of life from the relay.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,12 +20,12 @@ impl Activity {
         }
     }
 
-    /// Something came.
+    /// Records that bytes arrived.
     pub(super) fn heard(&self) {
         self.last_ms.fetch_max(self.elapsed_ms(), Ordering::Relaxed);
     }
 
-    /// For how long nothing came.
+    /// Returns the time since the last bytes arrived.
     pub(super) fn silence(&self) -> Duration {
         Duration::from_millis(self.elapsed_ms().saturating_sub(self.last_ms.load(Ordering::Relaxed)))
     }

@@ -1,4 +1,4 @@
-//! The local endpoint, and where relay nodes are.
+//! The local endpoint, and addresses of relay nodes.
 
 use super::error::RelayError;
 use super::patience::PATIENCE;
@@ -13,18 +13,18 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// What one stream buffers before the relay must wait, in bytes. One message may be longer.
+/// Bytes that one stream buffers before the relay must wait. One message may be longer.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-/// The same for all streams of a connection.
+/// Bytes that all streams of a connection buffer before the relay must wait.
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
-/// Unacknowledged bytes out.
+/// Maximum number of unacknowledged outgoing bytes.
 const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
-/// The round trip that is assumed before one was measured: a relay node that has just come back is asked once more soon.
+/// Round-trip time assumed before the first measurement: a relay node that has just restarted is retried soon.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
-/// Addresses of one relay node that are tried.
+/// Maximum number of addresses tried per relay node.
 const ADDRESSES_MAX: usize = 16;
 
-/// A relay node: its endpoint id, which its connection proves, and where it is reached.
+/// A relay node: its endpoint id, which its connection proves, and its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Relay {
@@ -32,12 +32,12 @@ pub struct Relay {
     pub endpoint: EndpointId,
     /// Socket addresses to try.
     pub addresses: Vec<SocketAddr>,
-    /// Where it is reached over HTTPS, if it is: `https://host[:port]`, or `http://` on loopback.
+    /// URL for HTTPS, if it serves HTTPS: `https://host[:port]`, or `http://` on loopback.
     pub https_url: Option<String>,
 }
 
 impl Relay {
-    /// Over UDP alone.
+    /// Creates a relay node that is reached over UDP only.
     pub const fn new(endpoint: EndpointId, addresses: Vec<SocketAddr>) -> Self {
         Self {
             endpoint,
@@ -46,14 +46,14 @@ impl Relay {
         }
     }
 
-    /// Over HTTPS, too: `https://host[:port]`, or `http://` on loopback.
+    /// Adds a URL for HTTPS: `https://host[:port]`, or `http://` on loopback.
     #[must_use]
     pub fn with_https_url(mut self, url: impl Into<String>) -> Self {
         self.https_url = Some(url.into());
         self
     }
 
-    /// As the directory has it. Addresses that are not `ip:port` are an error.
+    /// Converts a relay node of the directory. Addresses that are not `ip:port` are an error.
     pub fn from_directory(relay: &rest::Relay) -> Result<Self, RelayError> {
         let unusable = |problem: String| RelayError::Unreachable { reason: problem };
         if relay.addresses.is_empty() || relay.addresses.len() > ADDRESSES_MAX {
@@ -104,20 +104,20 @@ impl Relay {
     }
 }
 
-/// How an agent reaches relay nodes.
+/// Network settings of an agent for connections to relay nodes.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NetworkConfig {
-    /// The local UDP address; `None` is any address and a free port.
+    /// The local UDP address; `None` means any address and a free port.
     pub bind: Option<SocketAddr>,
-    /// What carries its QUIC.
+    /// The transport of its QUIC connections.
     pub transport: Transport,
-    /// Certificates (DER) that a relay node's HTTPS may lead to, beside Mozilla's roots.
+    /// Root certificates (DER) accepted for a relay node's HTTPS, besides Mozilla's roots.
     pub roots: Vec<Vec<u8>>,
 }
 
 impl NetworkConfig {
-    /// From a local UDP address.
+    /// Creates settings with a local UDP address.
     pub fn bound_to(address: SocketAddr) -> Self {
         Self {
             bind: Some(address),
@@ -125,14 +125,14 @@ impl NetworkConfig {
         }
     }
 
-    /// With what carries its QUIC.
+    /// Sets the transport of its QUIC connections.
     #[must_use]
     pub const fn with_transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
     }
 
-    /// With certificates (DER) that a relay node's HTTPS may lead to, beside Mozilla's roots.
+    /// Sets root certificates (DER) accepted for a relay node's HTTPS, besides Mozilla's roots.
     #[must_use]
     pub fn with_roots(mut self, roots: Vec<Vec<u8>>) -> Self {
         self.roots = roots;
@@ -150,22 +150,22 @@ impl fmt::Debug for NetworkConfig {
     }
 }
 
-/// The local iroh endpoint. It connects and accepts nothing, and asks no other server where anyone is.
+/// The local iroh endpoint. It only connects, accepts nothing, and uses no discovery server.
 #[derive(Clone)]
 pub struct Endpoint {
     pub(super) inner: iroh::Endpoint,
     pub(super) patience: Duration,
-    /// No other relay node takes this side: one that sends agents elsewhere is to serve it.
+    /// Whether no other relay node accepts this side: a node that redirects agents is to serve it.
     pub(super) last_resort: bool,
     secret_key: Arc<Zeroizing<[u8; 32]>>,
     pub(super) network: Arc<NetworkConfig>,
-    /// The last connection stood over HTTPS, and not over UDP.
+    /// Whether the last connection succeeded over HTTPS, and not over UDP.
     pub(super) is_udp_blocked: Arc<AtomicBool>,
 }
 
 fn builder(secret_key: &Zeroizing<[u8; 32]>) -> Builder {
     let transport = QuicTransportConfig::builder()
-        // The relay opens no stream: the agent does.
+        // Only the agent opens streams.
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
@@ -204,31 +204,32 @@ impl Endpoint {
         })
     }
 
-    /// Another endpoint with the same key.
+    /// Returns a builder for another endpoint with the same key.
     pub(super) fn builder(&self) -> Builder {
         builder(&self.secret_key)
     }
 
-    /// How long a relay node may owe an answer, in sessions that begin from now on: see [`Session::overdue`](super::Session::overdue).
+    /// Sets how long a relay node may owe an answer, in sessions that start from now on: see
+    /// [`Session::overdue`](super::Session::overdue).
     #[must_use]
     pub const fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// For sessions with relay nodes that would send this side elsewhere ([`Code::ClockWrong`]): there is no other that takes it.
+    /// Allows sessions with relay nodes that would redirect this side ([`Code::ClockWrong`]): no other node accepts it.
     #[must_use]
     pub const fn as_last_resort(mut self) -> Self {
         self.last_resort = true;
         self
     }
 
-    /// Its id.
+    /// Returns its id.
     pub fn id(&self) -> EndpointId {
         EndpointId::from_bytes(*self.inner.id().as_bytes())
     }
 
-    /// Closes it and every connection of it; waits until the other sides know.
+    /// Closes the endpoint and all its connections; waits until the peers know.
     pub async fn close(&self) {
         self.inner.close().await;
     }

@@ -15,23 +15,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument as _;
 
-/// Append requests unanswered, in number. Bytes are bounded by the relay's limit.
+/// Maximum number of unanswered append requests. Bytes are bounded by the relay's limit.
 const IN_FLIGHT_MAX: usize = 1_024;
-/// Requests written at once.
+/// Maximum number of requests per write.
 const WRITE_BATCH_MAX: usize = 64;
-/// An answer, in bytes.
+/// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
-/// What the log said of a frame that it accepted.
+/// The log's receipt for an accepted frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// Where it is.
+    /// The frame's offset.
     pub offset: Offset,
     /// The time stored with it, unix milliseconds by the relay node's clock.
     pub time_ms: u64,
-    /// What the acknowledgement means.
+    /// Durability that the acknowledgement guarantees.
     pub durability: Durability,
-    /// True where the frame had been accepted before, at this offset.
+    /// Whether the frame had been accepted before, at this offset.
     pub duplicate: bool,
 }
 
@@ -44,11 +44,11 @@ struct Request {
     unsettled: Unsettled,
 }
 
-/// A request's room among those in flight.
+/// A request's room among the requests in flight.
 enum Room {
-    /// It has it.
+    /// The request has its room.
     Taken(OwnedSemaphorePermit),
-    /// The stream's task gets it, at this time at the earliest, and says so.
+    /// The stream's task acquires it, at this time at the earliest, and reports it.
     Wanted {
         turn: Option<Instant>,
         taken: oneshot::Sender<()>,
@@ -56,7 +56,7 @@ enum Room {
     },
 }
 
-/// Counts one request that has no room yet, as long as that is so.
+/// Counts one request while it has no room.
 struct Waits(Arc<Mutex<usize>>);
 
 impl Drop for Waits {
@@ -66,7 +66,7 @@ impl Drop for Waits {
 }
 
 struct Waiter {
-    /// Of its frame.
+    /// Length of its frame.
     bytes: usize,
     outcome: oneshot::Sender<Outcome>,
     _room: OwnedSemaphorePermit,
@@ -89,20 +89,20 @@ impl Drop for Unsettled {
     }
 }
 
-/// Appends frames. Those of one log reach it in the order of the calls to [`Appender::append`], or not at all: once one of
-/// them was refused with a code that [holds the log](Code::holds_log), the relay node refuses all that follow, until
+/// Appends frames. Frames of one log reach it in the order of the calls to [`Appender::append`], or not at all. Once a
+/// frame is refused with a code that [holds the log](Code::holds_log), the relay node refuses all later ones until
 /// [`Appender::renew`].
 ///
-/// Clones begin with the same stream and keep within the same bounds; each is renewed for itself. Their futures may be left
-/// unpolled: room and rates are waited for in the stream's own task, in the order of the calls, so that none of them holds
-/// what others need.
+/// Clones start with the same stream and share its bounds; each is renewed separately. Their futures may be left
+/// unpolled: the stream's own task waits for room and rates, in the order of the calls, so no future holds what others
+/// need.
 #[derive(Clone, Debug)]
 pub struct Appender {
     stream: Stream,
     shared: Arc<Shared>,
 }
 
-/// What the appenders of one session have in common.
+/// State shared by the appenders of one session.
 #[derive(Debug)]
 struct Shared {
     newest: tokio::sync::Mutex<Stream>,
@@ -112,7 +112,7 @@ struct Shared {
     ending: Ending,
 }
 
-/// What all append streams of one session keep within. Their tasks alone wait for it.
+/// Limits shared by all append streams of one session. Only their tasks wait for them.
 #[derive(Debug)]
 struct Limits {
     room: Arc<Semaphore>,
@@ -130,8 +130,8 @@ struct Stream {
 #[derive(Debug)]
 struct Requests {
     line: Arc<Line<Request>>,
-    /// How many requests in the line have no room yet. While there are any, later requests take none: they would hold room
-    /// that the writer needs for the earlier ones first.
+    /// Number of queued requests without room. While there are any, later requests take no room: the writer needs it
+    /// for the earlier ones first.
     waiting: Arc<Mutex<usize>>,
 }
 
@@ -141,7 +141,7 @@ impl Drop for Requests {
     }
 }
 
-/// An append on its way. Dropping it does not take the append back.
+/// An append in flight. Dropping it does not withdraw the append.
 #[derive(Debug)]
 pub struct PendingAppend {
     outcome: oneshot::Receiver<Outcome>,
@@ -149,7 +149,7 @@ pub struct PendingAppend {
 }
 
 impl PendingAppend {
-    /// The verdict. An error other than [`RelayError::Refused`] is ambiguous: the frame may be in the log.
+    /// Waits for the verdict. An error other than [`RelayError::Refused`] is ambiguous: the frame may be in the log.
     pub async fn outcome(self) -> Outcome {
         match self.outcome.await {
             Ok(outcome) => outcome,
@@ -180,9 +180,9 @@ impl Appender {
         })
     }
 
-    /// Goes on with another append stream of the same session, on which no log is held: a new one, or the newest that a
-    /// clone has begun meanwhile. To be called when all that was appended to the log in question has its outcome, since
-    /// frames on two streams have no order; then the log's frames are appended again, in order.
+    /// Switches to another append stream of the same session, on which no log is held: a new one, or the newest one
+    /// that a clone has opened meanwhile. Call it when all frames appended to the log in question have their outcome,
+    /// since frames on two streams have no order. Then append the log's frames again, in order.
     pub async fn renew(&mut self, session: &Session) -> Result<(), RelayError> {
         let (shared, session, number) = (Arc::clone(&self.shared), session.clone(), self.stream.number);
         let (ending, tasks) = (session.ending(), session.tasks().clone());
@@ -202,7 +202,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Resolves when nothing is in flight: all that was queued has its outcome, or the session has ended.
+    /// Resolves when nothing is in flight: all queued frames have their outcome, or the session has ended.
     pub async fn settled(&self) {
         let mut unsettled = self.shared.unsettled.subscribe();
         tokio::select! {
@@ -211,8 +211,9 @@ impl Appender {
         }
     }
 
-    /// Queues an encoded frame. Waits for room among those in flight, and for its turn within the relay's rates: a frame
-    /// that is refused for its rate holds its log back. Dropped before it is done, the frame may be appended or not.
+    /// Queues an encoded frame. Waits for room among the frames in flight, and for its turn within the relay's rates: a
+    /// frame that is refused for its rate holds back its log. If the call is dropped early, the frame may be appended
+    /// or not.
     pub async fn append(&self, frame: Bytes) -> Result<PendingAppend, RelayError> {
         let shared = &*self.shared;
         if frame.len() > shared.frame_bytes_max {
@@ -243,7 +244,7 @@ impl Appender {
         Ok(pending)
     }
 
-    /// Puts a request into the stream's line, without waiting; what it has to wait for, if there is no room for it yet.
+    /// Adds a request to the stream's queue, without waiting. Returns what it must wait for if there is no room yet;
     /// `None` once the stream has ended.
     fn queue(
         &self,
@@ -252,7 +253,7 @@ impl Appender {
         unsettled: Unsettled,
     ) -> Option<Option<(Place<Request>, oneshot::Receiver<()>)>> {
         let (requests, limits) = (&*self.stream.requests, &*self.shared.limits);
-        // Held until the request is in line: one that has room must not be behind one that waits for room.
+        // Held until the request is queued: a request with room must not be behind one that waits for room.
         let mut waiting = requests.waiting.lock();
         let turn = limits.pace.lock().take(frame.len(), Instant::now());
         let at_once = *waiting == 0 && turn.is_none() && requests.line.len() < WRITE_BATCH_MAX;
@@ -305,7 +306,7 @@ impl Stream {
     }
 }
 
-/// Writes the requests of one stream, in order, as there is room for them.
+/// Writes the requests of one stream, in order, as room becomes available.
 struct Writer {
     send: SendStream,
     requests: Arc<Line<Request>>,
@@ -322,7 +323,7 @@ impl Writer {
                 let bytes = request.frame.len();
                 if let Some(room) = self.room(request.room, bytes, &mut chunks).await? {
                     chunks.push(session::frame_message(&AppendRequest { frame: request.frame }));
-                    // The waiter is in line before its request is out: no answer can come too early.
+                    // The waiter is queued before its request is sent, so no answer can arrive too early.
                     let waiter = Waiter {
                         bytes,
                         outcome: request.outcome,
@@ -343,7 +344,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The room of a request; `None` where whoever wanted it has gone.
+    /// Waits for the room of a request; `None` if its caller is gone.
     async fn room(
         &mut self,
         room: Room,
@@ -381,7 +382,7 @@ impl Limits {
         Arc::clone(&self.room).try_acquire_many_owned(self.permits(bytes)).ok()
     }
 
-    /// `None` where there will be none: the semaphore is never closed.
+    /// Waits for room; `None` if there will be none, which does not happen: the semaphore is never closed.
     async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.room)
             .acquire_many_owned(self.permits(bytes))
@@ -395,25 +396,25 @@ async fn write(mut writer: Writer, ending: Ending) {
         () = ending.cancel.cancelled() => Ok(()),
         written = writer.run() => written,
     };
-    // Requests that are left fail.
+    // The remaining requests fail.
     writer.requests.abandon();
     if let Err(error) = written {
         ending.end(error);
     }
 }
 
-/// Gives each answer to the one who waits longest. What is left when the stream ends learns it by its channel's end.
+/// Passes each answer to the longest waiter. When the stream ends, the remaining waiters see their channels close.
 async fn read(mut answers: MessageReader, mut waiting: mpsc::Receiver<Waiter>, ending: Ending) {
     let reading = async {
         while let Some(waiter) = waiting.recv().await {
-            // It may be on its way for a while.
+            // It may be in flight for a while.
             answers.owed().begin(waiter.bytes);
             let answer = match answers.next::<AppendResponse>().await? {
                 Some(answer) => answer,
                 None => return Err(RelayError::lost("the relay ended the append stream")),
             };
             answers.owed().end();
-            // Whoever asked may have gone.
+            // The caller may be gone.
             let _ = waiter.outcome.send(Ok(outcome(answer)?).and_then(|outcome| outcome));
         }
         Ok(())
@@ -427,7 +428,7 @@ async fn read(mut answers: MessageReader, mut waiting: mpsc::Receiver<Waiter>, e
     }
 }
 
-/// A verdict; or the error of an answer that is none.
+/// Converts an answer to a verdict, or to an error if it is not one.
 fn outcome(answer: AppendResponse) -> Result<Outcome, RelayError> {
     match answer.outcome {
         Some(append_response::Outcome::Appended(appended)) if appended.offset > 0 => Ok(Ok(Receipt {

@@ -15,15 +15,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// The part of a token's life that is kept for its refresh: a fifth, but no more than this.
+/// Time before a token's expiry that is reserved for its refresh: a fifth of its life, but no more than this.
 const REFRESH_LEAD_MAX: Duration = Duration::from_secs(120);
-/// Between two refreshes at least, whatever the relay says of the token's end.
+/// Shortest interval between two refreshes, whatever the relay says about the token's expiry.
 const REFRESH_INTERVAL_MIN: Duration = Duration::from_secs(1);
-/// Between two attempts to get a token at most.
+/// Longest delay between two attempts to get a token.
 const REFRESH_RETRY_MAX: Duration = Duration::from_secs(30);
-/// How far ahead a refresh is planned.
+/// Longest time by which a refresh is planned ahead.
 const REFRESH_AHEAD_MAX: Duration = Duration::from_secs(24 * 3_600);
-/// A timer that is late by so much says that this process stood still.
+/// A timer that is this late shows that this process was suspended.
 const STOOD_STILL_MIN: Duration = Duration::from_millis(250);
 
 pub(super) struct Control {
@@ -36,15 +36,15 @@ pub(super) struct Control {
     pub(super) provider: TokenSource,
 }
 
-/// Where the token's refresh is.
+/// State of the token's refresh.
 enum Refresh {
-    /// To begin then.
+    /// Starts at this time.
     At(Instant),
-    /// The provider is asked.
+    /// A request to the provider is pending.
     Asking(BoxFuture<'static, Result<Token, TokenError>>),
     /// The request was sent, and the relay has not answered.
     Sent(Token),
-    /// The provider will give no more: the session ends with its token.
+    /// The provider gives no more tokens: the session ends with the present one.
     GivenUp,
 }
 
@@ -60,7 +60,7 @@ pub(super) async fn run(control: Control, connection: Connection, mut send: Send
     control.ending.end(reason);
 }
 
-/// A relay that ends a session says why on the control stream and closes: what it said is still in the buffer.
+/// Reads the reason from the buffer: a relay that ends a session sends it on the control stream, then closes.
 async fn after_close(error: &iroh::endpoint::ConnectionError, events: &mut MessageReader) -> RelayError {
     while let Ok(Some(event)) = events.next::<ControlEvent>().await {
         if let Some(control_event::Event::Refusal(refusal)) = event.event {
@@ -70,14 +70,15 @@ async fn after_close(error: &iroh::endpoint::ConnectionError, events: &mut Messa
     closed_by(error)
 }
 
-/// The keepalive that the relay node told decides how soon its death is noticed: nothing else tells it where a process was
-/// killed, or a machine lost. Silence for as long brings a ping, silence for twice as long the session's end.
+/// Drives the control stream. The relay node's keepalive determines how soon its failure is detected: nothing else
+/// shows that its process was killed or its machine lost. After one keepalive of silence it sends a ping, after two it
+/// ends the session.
 async fn drive(control: &Control, send: &mut SendStream, events: &mut MessageReader) -> RelayError {
     let keepalive = control.info.keepalive;
     let mut refresh = Refresh::At(refresh_at(control, control.info.token_expires_s, Duration::ZERO));
     let mut refreshed = Instant::now();
     let mut nonce = 0_u64;
-    // What was heard last when the last ping went out: one ping for each silence.
+    // Whether a ping was sent for the current silence: one ping for each.
     let mut pinged = false;
     loop {
         let silence = control.activity.silence();
@@ -120,7 +121,8 @@ async fn drive(control: &Control, send: &mut SendStream, events: &mut MessageRea
             return error;
         }
         if Instant::now() > wake + (keepalive / 2).max(STOOD_STILL_MIN) {
-            // This process stood still, and knows nothing of the relay's silence meanwhile: it listens from the start.
+            // This process was suspended, and cannot know whether the relay was silent meanwhile: start listening
+            // again.
             control.activity.heard();
         }
     }
@@ -158,8 +160,8 @@ async fn handle(
         }
         Some(control_event::Event::Refusal(refusal)) => {
             let refused = Refused::from(refusal);
-            // The relay cannot ask the API now, or does not know yet by which key it signs. The token that there is stays in
-            // force, here more than elsewhere.
+            // The relay cannot reach the API now, or does not know its signing key yet. The present token stays valid,
+            // here more than elsewhere.
             if matches!(refused.code(), Code::TrustStale | Code::TokenKeyUnknown) && matches!(refresh, Refresh::Sent(_))
             {
                 *refresh = retry(*refreshed, refused.retry_after);
@@ -168,7 +170,7 @@ async fn handle(
             Err(refused.into())
         }
         Some(control_event::Event::Started(_)) => Err(RelayError::protocol("Started twice")),
-        // A kind of event of a later version.
+        // An event of a later version.
         None => Ok(()),
     }
 }
@@ -192,7 +194,7 @@ fn heed(control: &Control, notice: &Notice, refresh: &mut Refresh, refreshed: In
     }
 }
 
-/// What a relay node says that would rather not serve this side.
+/// Returns the error for a relay node that prefers not to serve this side.
 fn sent_elsewhere(detail: &str) -> RelayError {
     let code = Code::ClockWrong;
     RelayError::Refused(Refused {
@@ -210,7 +212,7 @@ enum Step {
     Send(Token),
 }
 
-/// The refresh's next step. Cancel-safe: a question to the provider stays where it is.
+/// Does the refresh's next step. Cancel-safe: a pending request to the provider is kept.
 async fn advance(control: &Control, refresh: &mut Refresh, refreshed: Instant) -> Step {
     match refresh {
         Refresh::At(at) => {
@@ -233,13 +235,13 @@ async fn advance(control: &Control, refresh: &mut Refresh, refreshed: Instant) -
     }
 }
 
-/// A refresh that did not come about is tried again, the more often the younger the token is.
+/// Schedules the retry of a failed refresh: the younger the token, the sooner.
 fn retry(refreshed: Instant, asked: Option<Duration>) -> Refresh {
     let pause = asked.unwrap_or_else(|| refreshed.elapsed() / 20);
     Refresh::At(Instant::now() + pause.clamp(REFRESH_INTERVAL_MIN, REFRESH_RETRY_MAX))
 }
 
-/// When to ask for the next token, by the relay's clock, since it is the relay that ends the session.
+/// Returns the time to request the next token, by the relay's clock, since the relay ends the session.
 fn refresh_at(control: &Control, expires_s: u64, not_before: Duration) -> Instant {
     let relay_now_ms = unix_now_ms().saturating_add(control.info.clock_ahead_ms);
     let expires_ms = i64::try_from(expires_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
@@ -268,7 +270,7 @@ fn keepalive_lost(silence: Duration) -> RelayError {
     }
 }
 
-/// Now, unix milliseconds, by this machine's clock.
+/// Returns the current time, unix milliseconds, by this machine's clock.
 pub(super) fn unix_now_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

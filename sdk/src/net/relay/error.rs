@@ -1,36 +1,36 @@
-//! What goes wrong in a session.
+//! Errors of a session.
 
 use crate::net::token::TokenError;
 use skytale_proto::session::{MessageError, Refusal};
 use skytale_proto::{AgentId, Code, Offset};
 use std::time::Duration;
 
-/// How much of a relay's text is kept, in characters.
+/// Longest part kept of a relay's text, in characters.
 const MESSAGE_CHARS_MAX: usize = 300;
 /// The longest wait that a relay may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 
-/// A refusal, as a relay node gave it.
+/// A refusal of a relay node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("relay refused ({}): {message}", self.code())]
 #[non_exhaustive]
 pub struct Refused {
-    /// The code's number, also where this version does not know it.
+    /// The code's number, even if this version does not know it.
     pub number: u32,
-    /// What was wrong, in the relay's words: bounded, and without control characters.
+    /// The problem, in the relay's words: bounded, and without control characters.
     pub message: String,
-    /// Whether trying again can help.
+    /// Whether a retry may succeed.
     pub retryable: bool,
-    /// How long to wait before that, where the relay said it.
+    /// Delay before a retry, if the relay requested one.
     pub retry_after: Option<Duration>,
     /// The offset that the code is about: the handshake head, or the first available offset.
     pub offset: Offset,
-    /// The agent that the code is about, where it is about one.
+    /// The agent that the code is about, if any.
     pub agent: Option<AgentId>,
 }
 
 impl Refused {
-    /// The code; [`Code::RelayInternal`] where this version does not know the number.
+    /// Returns the code; [`Code::RelayInternal`] if this version does not know the number.
     pub fn code(&self) -> Code {
         Code::from_number(self.number).unwrap_or(Code::RelayInternal)
     }
@@ -41,7 +41,7 @@ impl From<Refusal> for Refused {
         Self {
             number: refusal.code,
             message: shown(&refusal.message),
-            // A code that is known decides: a relay cannot make an agent try for ever what cannot succeed.
+            // A known code decides: a relay cannot make an agent retry forever if it cannot succeed.
             retryable: Code::from_number(refusal.code).map_or(refusal.retryable, Code::is_retryable),
             retry_after: (refusal.retry_after_ms > 0)
                 .then(|| Duration::from_millis(refusal.retry_after_ms).min(RETRY_AFTER_MAX)),
@@ -51,7 +51,7 @@ impl From<Refusal> for Refused {
     }
 }
 
-/// A relay's text as it may be kept and shown.
+/// Sanitizes a relay's text, so that it can be stored and shown.
 pub(super) fn shown(text: &str) -> String {
     text.chars()
         .take(MESSAGE_CHARS_MAX)
@@ -59,60 +59,60 @@ pub(super) fn shown(text: &str) -> String {
         .collect()
 }
 
-/// Why an operation of a session failed.
+/// Error of a session's operation.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RelayError {
-    /// No connection.
+    /// The relay node is unreachable.
     #[error("relay not reached: {reason}")]
     Unreachable {
-        /// Why.
+        /// The reason, in words.
         reason: String,
     },
-    /// The relay said no.
+    /// The relay refused.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The connection is gone. What was in flight may be in the log.
+    /// The connection is lost. Frames in flight may be in the log.
     #[error("connection to the relay lost: {reason}")]
     Lost {
-        /// [`Code::KeepaliveLost`] where it had been silent, else [`Code::Offline`].
+        /// [`Code::KeepaliveLost`] if it had been silent, else [`Code::Offline`].
         code: Code,
-        /// Why.
+        /// The reason, in words.
         reason: String,
     },
-    /// The relay is there, and owes an answer for longer than a sound one takes.
+    /// The relay is reachable, but has owed an answer for longer than a healthy node takes.
     #[error("the relay answers, and has not given {what} for {} ms", .waited.as_millis())]
     Unanswered {
-        /// What it owes.
+        /// The overdue answer.
         what: &'static str,
-        /// For how long.
+        /// Time that it is owed.
         waited: Duration,
     },
-    /// The relay sent what the protocol does not allow.
+    /// The relay violated the protocol.
     #[error("relay broke the protocol: {problem}")]
     Protocol {
         /// [`Code::MessageTooLarge`] or [`Code::MessageMalformed`].
         code: Code,
-        /// What it sent.
+        /// The violation, in words.
         problem: String,
     },
-    /// An entry is missing, or came twice or out of order.
+    /// An entry is missing, duplicated or out of order.
     #[error("the log has a gap: entry {expected} was expected, {found} came")]
     Gap {
-        /// The offset that had to come.
+        /// The expected offset.
         expected: Offset,
-        /// The offset that came.
+        /// The offset found instead.
         found: Offset,
     },
-    /// No token for the session.
+    /// There is no token for the session.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// Something on this side.
+    /// A failure on this side.
     #[error("{reason}")]
     Local {
         /// The code.
         code: Code,
-        /// What.
+        /// The failure, in words.
         reason: String,
     },
     /// This side closed the session.
@@ -135,7 +135,7 @@ impl RelayError {
         }
     }
 
-    /// The code.
+    /// Returns the error code.
     pub fn code(&self) -> Code {
         match self {
             Self::Unreachable { .. } => Code::Offline,
@@ -148,16 +148,16 @@ impl RelayError {
         }
     }
 
-    /// What to do about it.
+    /// Returns what to do about it.
     pub fn help(&self) -> &'static str {
         self.code().help()
     }
 
-    /// Whether the same may succeed later, perhaps at another relay node.
+    /// Whether the same operation may succeed later, possibly at another relay node.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Lost { .. } | Self::Unanswered { .. } => true,
-            // Another relay node may be sound.
+            // Another relay node may be healthy.
             Self::Protocol { .. } | Self::Gap { .. } => true,
             Self::Refused(refused) => refused.retryable,
             Self::Token(error) => error.is_retryable(),
@@ -166,7 +166,7 @@ impl RelayError {
         }
     }
 
-    /// How long to wait before trying again, where that was said.
+    /// Returns the requested delay before a retry, if there is one.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refused) => refused.retry_after,
@@ -175,7 +175,7 @@ impl RelayError {
         }
     }
 
-    /// The refusal, if it is one.
+    /// Returns the refusal, if it is one.
     pub const fn refused(&self) -> Option<&Refused> {
         match self {
             Self::Refused(refused) => Some(refused),

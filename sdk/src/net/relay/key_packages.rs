@@ -1,4 +1,4 @@
-//! The key packages stream: claim other agents' KeyPackages, count one's own.
+//! The key packages stream: claiming KeyPackages of other agents, counting one's own.
 
 use super::error::{Refused, RelayError};
 use super::message::{self, MessageReader};
@@ -18,10 +18,9 @@ pub struct Claimed {
     pub claim_offset: Offset,
     /// The package's offset in the same log.
     pub package_offset: Offset,
-    /// It was the last resort: others may hold it too.
+    /// Whether it is the last resort: others may hold it, too.
     pub last_resort: bool,
-    /// The KeyPackage frame: of that agent's log and, by its header, of that agent. What the body holds is checked by who
-    /// reads MLS.
+    /// The KeyPackage frame: of that agent's log and, by its header, of that agent. The MLS layer checks the body.
     pub frame: Frame,
 }
 
@@ -30,11 +29,11 @@ pub struct Claimed {
 pub struct Stock {
     /// Single-use packages.
     pub live: u32,
-    /// Whether a last resort is there.
+    /// Whether there is a last resort.
     pub last_resort: bool,
 }
 
-/// Claims and counts KeyPackages. One question at a time.
+/// Claims and counts KeyPackages. One request at a time.
 #[derive(Debug)]
 pub struct KeyPackages {
     send: SendStream,
@@ -43,7 +42,7 @@ pub struct KeyPackages {
 }
 
 impl KeyPackages {
-    /// Opens a stream for it.
+    /// Opens a stream for claims and counts.
     pub async fn open(session: &Session) -> Result<Self, RelayError> {
         let (send, answers) = session
             .open(open::Stream::KeyPackages(KeyPackagesOpen {}), limits::MESSAGE_BYTES_MAX)
@@ -82,7 +81,7 @@ impl KeyPackages {
         })
     }
 
-    /// Counts the packages that this agent has left to give.
+    /// Counts the packages that this agent has left.
     pub async fn count(&mut self) -> Result<Stock, RelayError> {
         let request = key_packages_request::Request::Count(KeyPackageCount {});
         match self.ask(request).await? {

@@ -9,10 +9,10 @@ use prost::Message;
 use skytale_proto::session::{self, LENGTH_BYTES};
 use skytale_proto::{Code, Offset};
 
-/// What is read from the stream at once, in bytes.
+/// Bytes per read from the stream.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Reads messages from a stream. The buffer grows with what came, never with what was announced.
+/// Reads messages from a stream. The buffer grows with the received bytes, never with an announced length.
 #[derive(Debug)]
 pub(super) struct MessageReader {
     stream: RecvStream,
@@ -23,7 +23,7 @@ pub(super) struct MessageReader {
 }
 
 impl MessageReader {
-    /// `limit` bounds one message, in bytes.
+    /// Creates a reader; `limit` bounds one message, in bytes.
     pub(super) fn new(stream: RecvStream, limit: usize, activity: Activity, owed: Owed) -> Self {
         Self {
             stream,
@@ -34,12 +34,12 @@ impl MessageReader {
         }
     }
 
-    /// What the relay owes on this stream.
+    /// Returns the answer that the relay owes on this stream.
     pub(super) const fn owed(&mut self) -> &mut Owed {
         &mut self.owed
     }
 
-    /// The next message; `None` where the stream ended after one. Cancel-safe: what was read is kept.
+    /// Reads the next message; `None` if the stream ended after one. Cancel-safe: bytes read so far are kept.
     pub(super) async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, RelayError> {
         loop {
             if let Some(message) = self.take()? {
@@ -87,7 +87,7 @@ pub(super) fn write_error(error: WriteError) -> RelayError {
     }
 }
 
-/// A stream that the relay gave up: with one of the project's codes, it is a refusal.
+/// Returns the error for a stream that the relay stopped: with one of the project's codes, it is a refusal.
 fn stopped(how: &'static str, number: u64) -> RelayError {
     match u32::try_from(number).ok().and_then(Code::from_number) {
         Some(code) => Refused {

@@ -8,9 +8,9 @@
 //!           └─ log_status    what became of entries given up
 //! ```
 //!
-//! A relay node is not trusted: what it sends is bounded before it is kept, and checked (density, checksums, answers that
-//! belong to a question) before it is believed. A session ends as a whole, once, with one reason; every stream of it fails
-//! with that reason, and what was in flight is ambiguous: it may be in the log.
+//! A relay node is not trusted: its messages are bounded before they are stored, and checked (density, checksums,
+//! answers that match a request) before they are believed. A session ends as a whole, once, with one reason. Every
+//! stream of it fails with that reason, and frames in flight are ambiguous: they may be in the log.
 
 mod activity;
 mod address;

@@ -1,5 +1,5 @@
-//! Finds out that nothing listens where relay nodes are said to be: their machines refuse the connection. QUIC over UDP is
-//! not told of that, and waits.
+//! Detects that nothing listens at the addresses of relay nodes: their machines refuse the connection. QUIC over UDP
+//! does not see such a refusal, and waits.
 
 use super::address::{Endpoint, Relay};
 use super::way::Transport;
@@ -8,13 +8,13 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::{TcpStream, UdpSocket, lookup_host};
 
-/// A datagram that no QUIC endpoint answers: it has not the bit that every packet has (RFC 9000 section 17).
+/// A datagram that no QUIC endpoint answers: it lacks the bit that every packet has (RFC 9000 section 17).
 const PROBE: [u8; 1] = [0];
 
 impl Endpoint {
-    /// Resolves once it is known that nothing listens at any address of these relay nodes, by any way that this endpoint may
-    /// take; otherwise never. An answer of the machine can be forged or missing: it is a hint, and no reason to give up an
-    /// attempt that may still succeed.
+    /// Resolves once it is known that nothing listens at any address of these relay nodes, over any transport that this
+    /// endpoint may use; otherwise never. The machine's answer can be forged or missing. It is only a hint, and no
+    /// reason to give up an attempt that may still succeed.
     pub(crate) async fn nobody_listens(&self, relays: &[Relay]) {
         if relays.is_empty() {
             return pending().await;
@@ -60,7 +60,7 @@ async fn refuses_udp(address: SocketAddr, local: Option<IpAddr>) {
         let socket = UdpSocket::bind(SocketAddr::new(local, 0)).await?;
         socket.connect(address).await?;
         socket.send(&PROBE).await?;
-        // The kernel gives what ICMP said of the datagram as an error of the socket.
+        // The kernel reports an ICMP answer to the datagram as an error of the socket.
         socket.recv(&mut [0; 1]).await
     })
     .await;
@@ -113,7 +113,7 @@ mod tests {
         let endpoint = endpoint().await;
         let there = relay(udp_address, tcp_address);
         drop(tcp);
-        // One of two ways has something that listens: what is there never answers the probe, and neither does this.
+        // Something listens at one of two addresses: it never answers the probe, so this does not resolve.
         let half = [there.clone()];
         let mut half = Box::pin(endpoint.nobody_listens(&half));
         let tcp_gone = refuses_tcp(there.https_url.as_deref().expect("a URL"));

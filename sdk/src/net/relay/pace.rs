@@ -1,21 +1,22 @@
-//! Keeping within a relay's rates. Pure: the time is given.
+//! Pacing within a relay's rates. Pure: the caller passes the time.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What may come at once, in time at the sustained rate. A relay allows at least as much.
+/// Size of a burst, as time at the sustained rate. A relay allows at least this much.
 const BURST: Duration = Duration::from_secs(1);
-/// The part of a rate that is used, in percent: clocks and connections before this one take the rest.
+/// Share of a rate that is used, in percent: differing clocks and earlier connections take the rest.
 const SHARE_PERCENT: u64 = 95;
 
-/// The rates of one session: when each next frame may go.
+/// The rates of one session: they determine when the next frame may be sent.
 #[derive(Debug)]
 pub(super) struct Pace {
     frames: Bucket,
     bytes: Bucket,
 }
 
-/// A virtual clock that each unit moves on: a unit may go while the clock is at most a burst ahead of the real one.
+/// A virtual clock that each unit advances: a unit may be sent while the clock is at most a burst ahead of the real
+/// one.
 #[derive(Debug)]
 struct Bucket {
     per_second: u64,
@@ -23,7 +24,7 @@ struct Bucket {
 }
 
 impl Pace {
-    /// Rates of 0 are without bound.
+    /// Creates the rates of a session; 0 means unlimited.
     pub(super) const fn new(frames_per_second: u32, bytes_per_second: u64, now: Instant) -> Self {
         Self {
             frames: Bucket::new(frames_per_second as u64, now),
@@ -31,7 +32,8 @@ impl Pace {
         }
     }
 
-    /// Takes a frame of `bytes` bytes: when it may go; `None` is now. Frames go in the order of the calls.
+    /// Takes a frame of `bytes` bytes. Returns when it may be sent; `None` means now. Frames are sent in the order of
+    /// the calls.
     pub(super) fn take(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
         let turn = self.frames.take(1, now).max(self.bytes.take(bytes as u64, now));
         (turn > now).then_some(turn)
@@ -49,7 +51,7 @@ impl Bucket {
         }
         let rate = (self.per_second.saturating_mul(SHARE_PERCENT) / 100).max(1);
         let nanos = u128::from(units) * 1_000_000_000 / u128::from(rate);
-        // A rate of one byte a second would hold a frame for ever: no frame waits longer than a minute for itself.
+        // A rate of one byte a second would hold a frame forever: no frame waits longer than a minute for itself.
         let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(Duration::from_secs(60));
         self.at = self.at.max(now) + cost;
         self.at.checked_sub(BURST).map_or(now, |turn| turn.max(now))

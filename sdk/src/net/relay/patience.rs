@@ -1,11 +1,11 @@
-//! How long a relay node may owe an answer.
+//! Time limits for answers of a relay node.
 //!
-//! A relay node can be there, answer pings, and do nothing of what it is asked: its store hangs, say. Nothing in QUIC, and
-//! no keepalive, tells an agent of that. So each stream on which something is owed (a verdict, a replay up to the log's
-//! head, a claim's answer) has a time until which a sound node has said something. A refusal is an answer: a node that
-//! cannot reach a log's home says so in time.
+//! A relay node can be reachable, answer pings, and still not serve requests: its store may hang, for example. Neither
+//! QUIC nor the keepalive detects that. So each stream with an owed answer (a verdict, a replay up to the log's head, a
+//! claim's answer) has a time by which a healthy node has answered. A refusal is an answer: a node that cannot reach a
+//! log's home says so in time.
 //!
-//! What is overdue is reported, and waited for on: whoever holds the session knows whether there is anywhere else to go.
+//! An overdue answer is reported, and the wait goes on: the session's holder decides whether to move to another node.
 
 use super::activity::Activity;
 use super::error::RelayError;
@@ -14,21 +14,23 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// How long a sound relay node may take. A fleet's gives up a log's home that does not answer after half of it.
+/// Longest time that a healthy relay node may take. A node of a fleet gives up on an unresponsive home of a log after
+/// half of it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// The slowest way up on which a frame is waited for, in bytes a second.
+/// Slowest upload rate that the limit allows for, in bytes a second.
 const UPLOAD_BYTES_PER_SECOND: u64 = 16 * 1024;
-/// A replay may take so many times longer, as long as others of the same session get on: they share the way, and this agent.
+/// Factor by which a replay may take longer while other replays of the same session progress: they share the
+/// connection, and this agent.
 const REPLAYS_TIMES: u32 = 8;
-/// A timer that is late by so much says that nobody listened meanwhile.
+/// A timer that is this late shows that nobody listened meanwhile.
 const LATE_MIN: Duration = Duration::from_millis(250);
 
-/// A session's patience, and where it hears that it is over.
+/// A session's time limit, and the channel that reports overdue answers.
 #[derive(Clone, Debug)]
 pub(super) struct Patience {
     most: Duration,
     overdue: watch::Sender<Option<RelayError>>,
-    /// When some replay got on last.
+    /// Time of the last progress of any replay.
     replays: Activity,
 }
 
@@ -41,12 +43,12 @@ impl Patience {
         }
     }
 
-    /// Moves each time that an answer is overdue.
+    /// Changes each time an answer is overdue.
     pub(super) fn overdue(&self) -> watch::Receiver<Option<RelayError>> {
         self.overdue.subscribe()
     }
 
-    /// Nothing is owed yet on a stream for this.
+    /// Creates the state of a stream on which no answer is owed yet.
     pub(super) const fn stream(self, what: What) -> Owed {
         Owed {
             patience: self,
@@ -56,10 +58,10 @@ impl Patience {
     }
 }
 
-/// What a stream is for.
+/// Purpose of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
-    /// The keepalive sees to it.
+    /// Watched by the keepalive.
     Control,
     Verdicts,
     Replay,
@@ -77,36 +79,36 @@ impl What {
     }
 }
 
-/// What is owed on one stream.
+/// The answer owed on one stream.
 #[derive(Debug)]
 pub(super) struct Owed {
     patience: Patience,
     what: What,
-    /// Since when, and when it is overdue.
+    /// Time since which it is owed, and time at which it is overdue.
     since: Option<(Instant, Instant)>,
 }
 
 impl Owed {
-    /// An answer is owed from now on, to a request of so many bytes.
+    /// Marks an answer as owed from now on, to a request of this many bytes.
     pub(super) fn begin(&mut self, bytes: usize) {
         let way_up = Duration::from_millis(bytes as u64 * 1_000 / UPLOAD_BYTES_PER_SECOND);
         let now = Instant::now();
         self.since = Some((now, now + self.patience.most + way_up));
     }
 
-    /// The same, unless one is owed already.
+    /// Marks an answer as owed, unless one is owed already.
     pub(super) fn go_on(&mut self) {
         if self.since.is_none() {
             self.begin(0);
         }
     }
 
-    /// Nothing is owed now.
+    /// Marks that no answer is owed.
     pub(super) const fn end(&mut self) {
         self.since = None;
     }
 
-    /// Some of it has come.
+    /// Records that a part of the answer arrived.
     pub(super) fn heard(&mut self) {
         if self.what == What::Replay {
             self.patience.replays.heard();
@@ -116,7 +118,7 @@ impl Owed {
         }
     }
 
-    /// Waits for something to come on the stream, and tells when it is overdue. Cancel-safe where `coming` is.
+    /// Waits for bytes on the stream, and reports when they are overdue. Cancel-safe if `coming` is.
     pub(super) async fn wait<T>(&mut self, coming: impl Future<Output = T>) -> T {
         let mut coming = pin!(coming);
         loop {
@@ -137,7 +139,7 @@ impl Owed {
                 continue;
             }
             if now > due + (most / 4).max(LATE_MIN) {
-                // This process stood still, or did not read: it listens from the start.
+                // This process was suspended, or did not read: start listening again.
                 self.since = Some((now, again));
                 continue;
             }
@@ -159,7 +161,7 @@ mod tests {
 
     const MOST: Duration = Duration::from_secs(10);
 
-    /// How often something was reported as overdue.
+    /// Number of times that an answer was reported as overdue.
     struct Told(watch::Receiver<Option<RelayError>>);
 
     impl Told {
@@ -176,7 +178,7 @@ mod tests {
         (patience.stream(What::Verdicts), told)
     }
 
-    /// Waits for what does not come.
+    /// Waits for bytes that never arrive.
     async fn listen(owed: &mut Owed, time: Duration) {
         let waited = tokio::time::timeout(time, owed.wait(pending::<()>())).await;
         assert!(waited.is_err());
@@ -190,7 +192,7 @@ mod tests {
         owed.begin(0);
         listen(&mut owed, MOST - Duration::from_secs(1)).await;
         assert!(!told.now());
-        // In pieces, as by one who does other things, too.
+        // In pieces, like a task that also does other things.
         for _ in 0..3 {
             listen(&mut owed, Duration::from_secs(1)).await;
         }

@@ -1,4 +1,4 @@
-//! One session: a connection, a Hello that was answered, and how it ends.
+//! One session: its connection, the Hello exchange, and its end.
 
 use super::activity::Activity;
 use super::address::{Endpoint, Relay};
@@ -22,46 +22,47 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-/// How long a relay node may take to give room for one more stream.
+/// Longest time that a relay node may take to allow one more stream.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
-/// A message of the control stream, in bytes.
+/// Longest message of the control stream, in bytes.
 pub(super) const CONTROL_BYTES_MAX: usize = 64 * 1024;
-/// The control stream's bytes go before those of other streams, whose priority is 0.
+/// Priority of the control stream: its bytes go before those of other streams, whose priority is 0.
 const CONTROL_PRIORITY: i32 = 1;
-/// What a relay node may ask for as keepalive.
+/// Range of keepalives that a relay node may request.
 const KEEPALIVE_RANGE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(300));
-/// What is sent in a Hello of the SDK's version.
+/// SDK version sent in a Hello.
 const SDK_VERSION: &str = concat!("skytale-sdk/", env!("CARGO_PKG_VERSION"));
 
-/// What the relay node said when the session started, within what this side accepts.
+/// The relay node's answer to the Hello, limited to the values that this side accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionInfo {
-    /// The longest frame that it takes, in bytes.
+    /// The longest frame that it accepts, in bytes.
     pub frame_bytes_max: usize,
-    /// Append requests that may be unanswered, in bytes.
+    /// Maximum bytes of unanswered append requests.
     pub append_in_flight_bytes_max: usize,
-    /// Frames that an agent may append a second, sustained; 0 where the relay did not say.
+    /// Frames that an agent may append a second, sustained; 0 if the relay did not say.
     pub frames_per_second: u32,
-    /// Bytes that an agent may append a second, sustained; 0 where the relay did not say.
+    /// Bytes that an agent may append a second, sustained; 0 if the relay did not say.
     pub bytes_per_second: u64,
-    /// KeyPackages that it keeps for one agent.
+    /// Maximum number of KeyPackages that it stores for one agent.
     pub key_packages_max: usize,
     /// Silence after which each side sends a ping.
     pub keepalive: Duration,
-    /// What its acknowledgement means.
+    /// Durability that its acknowledgement guarantees.
     pub durability: Durability,
     /// Its version.
     pub relay_version: String,
-    /// Its clock less this machine's, in milliseconds.
+    /// Its clock minus this machine's, in milliseconds.
     pub clock_ahead_ms: i64,
-    /// When the token that the session started with ends, unix seconds.
+    /// Expiry of the token that the session started with, unix seconds.
     pub token_expires_s: u64,
-    /// When its operator last said that its logs may have gone back, unix milliseconds by its clock; 0 where never.
+    /// Time at which its operator last said that its logs may have gone back, unix milliseconds by its clock; 0 if
+    /// never.
     pub rollback_ms: u64,
 }
 
-/// A session with a relay node. Clones are the same session; it ends by [`Session::close`], by the relay, or when the path
-/// is dead.
+/// A session with a relay node. Clones share the same session. It ends by [`Session::close`], by the relay, or when the
+/// path is dead.
 #[derive(Clone, Debug)]
 pub struct Session {
     inner: Arc<Inner>,
@@ -77,13 +78,13 @@ struct Inner {
     draining: watch::Receiver<Option<Duration>>,
     sent_elsewhere: watch::Receiver<Option<RelayError>>,
     tasks: TaskTracker,
-    /// The endpoint that this connection alone has: that of one over HTTPS.
+    /// The connection's own endpoint, if it is over HTTPS.
     own: Option<OwnEndpoint>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Tasks hold no `Session`: the last handle is gone, and nobody else will end it.
+        // Tasks hold no `Session`: the last handle is gone, so nobody else would end it.
         self.ending.end(RelayError::Closed);
     }
 }
@@ -105,7 +106,7 @@ impl Ending {
         }
     }
 
-    /// Ends it, unless it has ended. What the connection itself says goes before a stream's complaint that it is gone.
+    /// Ends the session, unless it has ended. The connection's own reason takes precedence over a stream's error.
     pub(super) fn end(&self, error: RelayError) {
         let error = match self.connection.close_reason() {
             Some(reason)
@@ -132,7 +133,7 @@ impl Ending {
         self.connection.close(VarInt::from_u32(0), b"");
     }
 
-    /// Why the session ended, if it has; else `error`, which ends it when it concerns all of it.
+    /// Returns why the session ended, if it has; else `error`, which ends the session if it concerns all of it.
     pub(super) fn explain(&self, error: RelayError) -> RelayError {
         if matches!(error, RelayError::Lost { .. } | RelayError::Protocol { .. }) {
             self.end(error.clone());
@@ -144,7 +145,8 @@ impl Ending {
     }
 }
 
-/// The agent's signature over this very connection: nobody who has its token, or the endpoint's key, can make it.
+/// Returns the agent's signature over this very connection. Neither its token nor the endpoint's key is enough to make
+/// it.
 async fn prove(connection: &Connection, subject: &TokenSubject) -> Result<[u8; 64], RelayError> {
     let mut exported = [0; HELLO_EXPORTED_BYTES];
     connection
@@ -197,7 +199,7 @@ impl Session {
     ) -> Result<Self, RelayError> {
         let (activity, patience) = (Activity::new(), Patience::new(endpoint.patience));
         let (mut send, receive) = connection.open_bi().await.map_err(|error| closed_by(&error))?;
-        // A ping does not wait behind frames. A stream that is closed already fails at the next write.
+        // Pings must not wait behind frames. A stream that is already closed fails at the next write.
         let _ = send.set_priority(CONTROL_PRIORITY);
         let hello = Hello {
             token: token.expose().to_owned(),
@@ -242,18 +244,18 @@ impl Session {
         })
     }
 
-    /// The relay node's endpoint.
+    /// Returns the relay node's endpoint.
     pub fn relay(&self) -> EndpointId {
         EndpointId::from_bytes(*self.inner.connection.remote_id().as_bytes())
     }
 
-    /// What the relay node said when the session started.
+    /// Returns the relay node's answer to the Hello.
     pub fn info(&self) -> &SessionInfo {
         &self.inner.info
     }
 
-    /// The relay node's time, unix milliseconds, as far as its clock and this machine's have gone alike since the session
-    /// started.
+    /// Returns the relay node's time, unix milliseconds. Assumes that its clock and this machine's have run alike since
+    /// the session started.
     pub fn relay_time_ms(&self) -> u64 {
         let relay_ms = control::unix_now_ms().saturating_add(self.inner.info.clock_ahead_ms);
         u64::try_from(relay_ms).unwrap_or(0)
@@ -269,18 +271,19 @@ impl Session {
         }
     }
 
-    /// Becomes `Some` when the relay node is about to stop, with the time it gives.
+    /// Becomes `Some` when the relay node is about to stop, with the time that it allows.
     pub fn draining(&self) -> watch::Receiver<Option<Duration>> {
         self.inner.draining.clone()
     }
 
-    /// Moves each time that the relay node asks this side to go to another one. Where there is none, the session goes on.
+    /// Changes each time the relay node redirects this side to another node. If there is none, the session goes on.
     pub fn sent_elsewhere(&self) -> watch::Receiver<Option<RelayError>> {
         self.inner.sent_elsewhere.clone()
     }
 
-    /// Moves each time that the relay node, which is there, owes an answer for longer than a sound one takes: a verdict, an
-    /// entry of a log before its head, a claim's answer. A refusal is an answer. The session goes on: the answer may come.
+    /// Changes each time the reachable relay node owes an answer for longer than a healthy node takes: a verdict, an
+    /// entry of a log before its head, a claim's answer. A refusal is an answer. The session goes on: the answer may
+    /// still arrive.
     pub fn overdue(&self) -> watch::Receiver<Option<RelayError>> {
         self.inner.patience.overdue()
     }
@@ -295,7 +298,7 @@ impl Session {
         }
     }
 
-    /// Whether HTTPS carries it now: there was no way over UDP when it began, nor is there one yet.
+    /// Whether HTTPS carries it now: UDP was blocked when it started, and still is.
     pub fn is_over_https(&self) -> bool {
         self.inner.own.is_some()
             && !self
@@ -306,7 +309,7 @@ impl Session {
                 .any(|path| path.is_selected() && path.is_ip())
     }
 
-    /// Opens a stream of the session with its first message. The reader takes messages of `limit` bytes at most.
+    /// Opens a stream of the session with its first message. The reader accepts messages of at most `limit` bytes.
     pub(super) async fn open(
         &self,
         first: open::Stream,
@@ -362,7 +365,7 @@ const fn opening(stream: open::Stream) -> Open {
     Open { stream: Some(stream) }
 }
 
-/// A connection's end as a session's: a close with one of the project's codes is a refusal.
+/// Converts a connection's end to a session's: a close with one of the project's codes is a refusal.
 pub(super) fn closed_by(error: &ConnectionError) -> RelayError {
     if let ConnectionError::ApplicationClosed(close) = error
         && let Ok(number) = u32::try_from(close.error_code.into_inner())
@@ -381,7 +384,7 @@ pub(super) fn closed_by(error: &ConnectionError) -> RelayError {
     RelayError::lost(error.to_string())
 }
 
-/// The relay's limits, within this side's.
+/// Returns the relay's limits, restricted to this side's.
 fn accepted(started: Started) -> SessionInfo {
     let durability = started.durability();
     let given = started.limits.unwrap_or_default();
@@ -398,7 +401,7 @@ fn accepted(started: Started) -> SessionInfo {
     };
     SessionInfo {
         frame_bytes_max,
-        // One frame must always be able to go.
+        // It must always be possible to send one frame.
         append_in_flight_bytes_max: in_flight.max(frame_bytes_max),
         frames_per_second: given.frames_per_second,
         bytes_per_second: given.bytes_per_second,

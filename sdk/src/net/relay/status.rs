@@ -1,4 +1,4 @@
-//! The log status stream: what became of entries that a log has given up.
+//! The log status stream: the state of a log and of its trimmed entries.
 
 use super::error::{Refused, RelayError};
 use super::session::Session;
@@ -6,7 +6,7 @@ use prost::Message as _;
 use skytale_proto::session::{LogStatusRequest, LogStatusResponse, log_status_response::Outcome, open};
 use skytale_proto::{ChannelId, LogId, Offset, limits};
 
-/// How far a log goes and what of it was given up, as a relay node says.
+/// Head and trimmed entries of a log, as a relay node reports them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogStatus {
     /// The last entry.
@@ -15,16 +15,16 @@ pub struct LogStatus {
     pub first: Offset,
     /// The last entry given up that was not itself a Trim.
     pub given_up: Offset,
-    /// Of a channel: its handshake head.
+    /// For a channel: its handshake head.
     pub handshake_head: Offset,
-    /// Of this agent's own log: Welcomes among the entries given up, with the offsets of their bundles.
+    /// For this agent's own log: Welcomes among the entries given up, with the offsets of their bundles.
     pub welcomes: Vec<(ChannelId, Offset)>,
-    /// What the node's operator said of the log, if it may have gone back: when (unix milliseconds by the node's clock), and
-    /// its last entry then.
+    /// Word of the node's operator that the log may have gone back: its time (unix milliseconds by the node's clock),
+    /// and the log's last entry at that time.
     pub rollback: Option<(u64, Offset)>,
 }
 
-/// Asks for a log's status.
+/// Requests a log's status.
 pub async fn log_status(session: &Session, log: LogId) -> Result<LogStatus, RelayError> {
     let request = LogStatusRequest {
         log: log.to_bytes().into(),

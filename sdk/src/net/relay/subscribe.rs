@@ -7,7 +7,7 @@ use iroh::endpoint::SendStream;
 use skytale_proto::session::{Subscribe, SubscribeEvent, open, subscribe_event};
 use skytale_proto::{LogId, Offset, Record, limits};
 
-/// What a subscription yields.
+/// An item of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubscriptionItem {
     /// Entries, in order, each one's offset the one before's plus one. Never empty.
@@ -16,8 +16,8 @@ pub enum SubscriptionItem {
     CaughtUp {
         /// The log's head at that time.
         head: Offset,
-        /// It has all that any relay node had acknowledged when it subscribed. Where the log's home region does not answer,
-        /// no relay node can say so.
+        /// Whether the log includes everything that any relay node had acknowledged at the time of the subscription.
+        /// While the log's home region does not answer, no relay node can confirm it.
         is_confirmed: bool,
     },
 }
@@ -29,16 +29,16 @@ pub struct Subscription {
     session: Session,
     log: LogId,
     last: Offset,
-    /// An entry that is known to be there.
+    /// An entry that is known to exist.
     expected: Offset,
     left: Option<u64>,
     caught_up: bool,
-    // Finished: there is nothing more to say. Held, since dropping it tells the relay nothing that it needs.
+    // Finished: there is nothing more to send. Held, since dropping it tells the relay nothing useful.
     _send: SendStream,
 }
 
 impl Subscription {
-    /// Subscribes to a log after a cursor: to its end and then on with `follow`; at most `limit` entries.
+    /// Subscribes to a log after a cursor: up to its end, and beyond with `follow`; at most `limit` entries.
     pub async fn open(
         session: &Session,
         log: LogId,
@@ -74,12 +74,12 @@ impl Subscription {
         self.log
     }
 
-    /// The offset of the last entry that came; at first, the cursor.
+    /// Returns the offset of the last received entry; at first, the cursor.
     pub const fn last(&self) -> Offset {
         self.last
     }
 
-    /// The log has an entry at `offset`: one that comes here, or is owed.
+    /// Records that the log has an entry at `offset`: it is still to arrive here, and is owed.
     pub fn expect(&mut self, offset: Offset) {
         self.expected = self.expected.max(offset);
         if self.last < self.expected {
@@ -87,7 +87,7 @@ impl Subscription {
         }
     }
 
-    /// Up to the head, entries are owed; behind it, those that are known to be there.
+    /// Updates what is owed: up to the head, all entries; after it, those that are known to exist.
     fn settle(&mut self) {
         if self.caught_up && self.last >= self.expected {
             self.events.owed().end();
@@ -96,7 +96,7 @@ impl Subscription {
         }
     }
 
-    /// The next batch; `None` where the relay ended the stream. Cancel-safe.
+    /// Waits for the next batch; `None` if the relay ended the stream. Cancel-safe.
     pub async fn next(&mut self) -> Result<Option<SubscriptionItem>, RelayError> {
         loop {
             let read = self.events.next::<SubscribeEvent>().await;
@@ -123,7 +123,7 @@ impl Subscription {
                     }));
                 }
                 Some(subscribe_event::Event::Refusal(refusal)) => return Err(Refused::from(refusal).into()),
-                // A kind of event of a later version.
+                // An event of a later version.
                 None => {}
             }
         }

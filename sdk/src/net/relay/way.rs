@@ -1,9 +1,8 @@
-//! The way to a relay node: QUIC over UDP; or, where the network lets no UDP through, the same QUIC in datagrams over HTTPS,
-//! by iroh's relay protocol. Which of the two carries it changes nothing of the session: keys and encryption are those of
-//! the two endpoints.
+//! Connections to a relay node: QUIC over UDP; or, if the network blocks UDP, the same QUIC in datagrams over HTTPS, by
+//! iroh's relay protocol. The session is the same over both: keys and encryption are those of the two endpoints.
 //!
-//! A connection over HTTPS has an iroh endpoint of its own, with the same secret key, so that it shows the token that is
-//! in force now. Where UDP becomes possible while it lives, iroh moves it there.
+//! A connection over HTTPS has its own iroh endpoint, with the same secret key, so that it presents the current token.
+//! If UDP becomes possible later, iroh moves the connection there.
 
 use super::address::{Endpoint, Relay};
 use super::error::RelayError;
@@ -17,32 +16,32 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long a connection may take to be up.
+/// Longest time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// With no answer over UDP for so long, HTTPS is tried beside it.
+/// Time without an answer over UDP after which HTTPS is tried in parallel.
 const HTTPS_AFTER: Duration = Duration::from_millis(700);
 
-/// What carries an agent's QUIC.
+/// Transport of an agent's QUIC connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Transport {
-    /// UDP; HTTPS where UDP gets no answer and the relay node serves HTTPS.
+    /// UDP; HTTPS if UDP gets no answer and the relay node serves HTTPS.
     #[default]
     Auto,
-    /// UDP alone.
+    /// UDP only.
     Udp,
-    /// HTTPS alone.
+    /// HTTPS only.
     Https,
 }
 
-/// A text that names no [`Transport`].
+/// Error for a text that names no [`Transport`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a transport is `auto`, `udp` or `https`")]
 #[non_exhaustive]
 pub struct TransportError;
 
 impl Transport {
-    /// Its name, as it is read.
+    /// Returns its name, in the form that is parsed.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -63,7 +62,7 @@ impl std::str::FromStr for Transport {
     }
 }
 
-/// A connection, with the endpoint that it alone has.
+/// A connection, with its own endpoint if it has one.
 pub(super) struct Connected {
     pub(super) connection: Connection,
     pub(super) own: Option<OwnEndpoint>,
@@ -93,7 +92,7 @@ impl Drop for OwnEndpoint {
 }
 
 impl Endpoint {
-    /// Connects to a relay node. The token is shown to its HTTPS, if that is the way.
+    /// Connects to a relay node. Over HTTPS, it presents the token.
     pub(super) async fn connect(&self, relay: &Relay, token: &Token) -> Result<Connected, RelayError> {
         let url = match (self.network.transport, &relay.https_url) {
             (Transport::Udp, _) | (Transport::Auto, None) => return self.over_udp(relay).await,
@@ -109,7 +108,7 @@ impl Endpoint {
         if self.network.transport == Transport::Https {
             return over_https.await;
         }
-        // What helped last time is tried at once, beside UDP, which answers first where it can.
+        // If HTTPS worked last time it is tried at once, in parallel to UDP, which answers first if it can.
         let after = match self.is_udp_blocked.load(Ordering::Relaxed) {
             true => Duration::ZERO,
             false => HTTPS_AFTER,
@@ -179,7 +178,7 @@ fn reason(error: RelayError) -> String {
     }
 }
 
-/// The first of two that succeeds. The second is begun when the first has failed, or after a while.
+/// Returns the first of two that succeeds. The second starts when the first has failed, or after a delay.
 async fn first<T, E>(
     one: impl Future<Output = Result<T, E>>,
     after: Duration,
@@ -220,7 +219,7 @@ mod tests {
         assert_eq!("quic".parse::<Transport>(), Err(TransportError));
     }
 
-    /// What a way does: after so many milliseconds, whether it is up.
+    /// Behaviour of a connection attempt: delay in milliseconds, and whether it succeeds.
     type Way = (u64, bool);
 
     async fn race(one: Way, after: u64, other: Way) -> (Result<u8, (u8, u8)>, u64) {

@@ -1,4 +1,4 @@
-//! Backups, restores, and files that someone has copied.
+//! Backups, restores, and copied files.
 
 use super::*;
 use crate::vault::lock::log_of;

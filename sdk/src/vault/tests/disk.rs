@@ -1,17 +1,17 @@
-//! A small disk, to be filled.
+//! A small disk that tests can fill.
 
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A file system in memory of so many bytes. Gone when dropped.
+/// A file system in memory of a given size. Removed when dropped.
 pub(crate) struct Disk {
     folder: tempfile::TempDir,
 }
 
 impl Disk {
-    /// `None`, and a word why, where this process may not mount.
+    /// Mounts one; `None`, with a note of the reason, if this process may not mount.
     pub(crate) fn of(options: &str) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let mounted = Command::new("mount")
@@ -39,7 +39,7 @@ impl Disk {
         self.path().join("ballast")
     }
 
-    /// Takes all the space that is left.
+    /// Takes all remaining space.
     pub(crate) fn fill(&self) {
         let mut file = File::options()
             .create(true)
@@ -51,7 +51,7 @@ impl Disk {
         }
     }
 
-    /// Gives it back.
+    /// Frees the space again.
     pub(crate) fn make_room(&self) {
         // Cut first: a process that is just being started may have the file open.
         let ballast = File::options().write(true).open(self.ballast()).expect("there");

@@ -1,4 +1,4 @@
-//! A disk that is full.
+//! A full disk.
 
 use super::disk::Disk;
 use super::*;
@@ -21,7 +21,7 @@ fn delete(vault: &Vault, id: i64) -> Result<(), VaultError> {
     Ok(transaction.commit()?)
 }
 
-/// How many messages there are, each of them read.
+/// Reads all messages, and returns their number.
 fn read(vault: &Vault) -> i64 {
     let mut statement = vault.sql().prepare("SELECT payload FROM message").expect("prepared");
     let mut rows = statement.query([]).expect("read");
@@ -160,7 +160,7 @@ fn the_reserve_is_as_much_as_there_is_room_for() {
     assert_eq!(reserve_bytes(&disk.path().join("vault.db")), reserve::RESERVE_BYTES / 2);
 }
 
-/// The same by SQLite's own limit, where nothing can be mounted.
+/// The same by SQLite's own limit, if nothing can be mounted.
 #[test]
 fn a_database_that_may_not_grow_says_that_it_is_full_and_is_whole() {
     let (_folder, path) = folder();

@@ -1,8 +1,8 @@
 //! SIGKILL of an agent's process, at random times, while it receives and while it sends.
 //!
-//! The test runs its own binary again as the agent's process. That one echoes: for each message that it has not
-//! acknowledged it sends an echo, then acknowledges; it also sends numbered messages of its own, one after another, from
-//! where its vault's history and outbox say that it is.
+//! The test runs its own binary again as the agent's process. For each unacknowledged message, that process sends an
+//! echo, then acknowledges. It also sends numbered messages of its own, and continues where its vault's history and
+//! outbox end.
 
 use super::world::{Mint, SEED, World, agent_config, assert_same, channel_of, numbered, soon, texts};
 use skytale_proto::{ChannelId, EndpointId};

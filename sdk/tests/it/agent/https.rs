@@ -1,4 +1,4 @@
-//! Agents whose network lets no UDP through, and agents that have both ways.
+//! Agents whose network blocks UDP, and agents with both transports.
 
 use super::world::{World, assert_same, channel_of, event, numbered, soon};
 use skytale_proto::Code;
@@ -30,7 +30,7 @@ async fn connected(events: &mut Events) -> bool {
     }
 }
 
-/// A UDP address at which nobody answers, as long as the socket is kept.
+/// Returns a UDP address that nobody answers while the socket is kept.
 fn nobody() -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let address = socket.local_addr().expect("an address");
@@ -157,7 +157,7 @@ async fn https_alone_needs_a_node_that_serves_it() {
     alice.close(Duration::from_secs(5)).await;
 }
 
-/// A certificate for `localhost`, its key in a file beside it, and what a client is to trust.
+/// Creates a certificate for `localhost`, with its key in a file beside it, and the root that a client must trust.
 fn certificate(dir: &Path) -> (std::path::PathBuf, std::path::PathBuf, Vec<u8>) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let (certificate, key) = (dir.join("relay.pem"), dir.join("relay.key.pem"));

@@ -1,4 +1,4 @@
-//! The inbox: explicit acknowledgement, redelivery, back-pressure.
+//! The inbox: explicit acknowledgement, redelivery, backpressure.
 
 use super::world::{World, assert_same, channel_of, event, numbered, reach, soon, transcript};
 use skytale_proto::Offset;

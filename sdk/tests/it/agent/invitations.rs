@@ -1,4 +1,4 @@
-//! Channels that an agent was added to while its program did not look.
+//! Channels that an agent was added to while its program was not reading.
 
 use super::world::{World, channel_of, event, soon};
 use skytale_sdk::Agent;

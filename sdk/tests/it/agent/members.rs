@@ -1,4 +1,4 @@
-//! Members that were ensured before something was sent.
+//! Members that were ensured before messages were sent.
 
 use super::world::{World, event, soon, texts, transcript};
 use skytale_proto::{AccountId, AgentId, Code};

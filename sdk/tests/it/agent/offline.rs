@@ -1,4 +1,4 @@
-//! Agents that were away.
+//! Agents that were offline.
 
 use super::world::{World, assert_same, channel_of, event, numbered, reach, soon, texts, transcript};
 use skytale_sdk::{Channel, ChannelState, Event};

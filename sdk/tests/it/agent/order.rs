@@ -1,4 +1,4 @@
-//! An agent's messages arrive in the order in which they were sent, whatever the relay node fails on the way.
+//! An agent's messages arrive in the order in which they were sent, whatever fails at the relay node.
 
 use super::world::{World, agent_config, assert_same, channel_of, numbered, soon, texts};
 use skytale_log_store::StoreError;

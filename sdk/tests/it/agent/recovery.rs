@@ -1,4 +1,4 @@
-//! Agents that come back to a log without their entries, with an older vault, or to a group that nobody is in any more.
+//! Agents that return to a trimmed log, with an older vault, or to a group without members.
 
 use super::world::{World, channel_of, event, numbered, reach, soon, texts, transcript};
 use skytale_proto::{ChannelId, Offset};
@@ -31,7 +31,7 @@ async fn say(from: &Channel, readers: &[&Channel], text: &'static str) {
     }
 }
 
-/// Ends an agent in good order, so that its vault can be copied.
+/// Closes an agent cleanly, so that its vault can be copied.
 async fn close(agent: Agent) {
     soon("closed", agent.close(Duration::from_secs(10))).await;
 }
@@ -205,7 +205,7 @@ async fn of_two_live_copies_one_is_stopped_and_nothing_delivered_is_unread() {
     assert_eq!(theirs.unreadable(Offset::ZERO, 10).await.expect("listed"), []);
 }
 
-/// Both agents have missed a commit that is gone.
+/// Makes both agents miss a commit that is then lost.
 async fn lose_a_commit(world: &World, channels: &[Channel], agents: &[&Agent]) {
     for agent in agents {
         agent.disconnect().await;

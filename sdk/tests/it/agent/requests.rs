@@ -1,4 +1,4 @@
-//! Agents of two accounts: who may add whom, and what an addition by a stranger looks like until it is accepted.
+//! Agents of two accounts: rights to add each other, and additions by strangers until they are accepted.
 
 use super::world::{World, event, soon};
 use skytale_proto::{AccountId, Code};

@@ -1,4 +1,4 @@
-//! Relay nodes and agents that end in the middle of traffic.
+//! Relay nodes and agents that stop in the middle of traffic.
 
 use super::world::{World, assert_same, channel_of, event, numbered, soon, texts};
 use skytale_sdk::{Agent, Event, RelaySource};

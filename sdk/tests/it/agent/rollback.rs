@@ -1,4 +1,4 @@
-//! A relay node whose log was put back from a copy.
+//! A relay node whose log was restored from a copy.
 
 use super::world::{World, channel_of, event, reach, soon};
 use skytale_proto::Code;

@@ -1,4 +1,4 @@
-//! One process has a vault open; others work through it. Here they are one process: the lock and the socket do not mind.
+//! One process has a vault open; others attach to it. Here they are one process, which works the same way.
 
 mod changes;
 mod end;

@@ -1,4 +1,4 @@
-//! Agents whose KeyPackages have aged, or whose clock is wrong, and who adds them; agents that cannot be added.
+//! Adding agents whose KeyPackages have aged, or whose clock is wrong; agents that cannot be added.
 
 use super::world::{World, event, soon};
 use skytale_proto::{AgentId, Code};
@@ -17,7 +17,7 @@ async fn online(world: &World, name: &str, change: impl FnOnce(&mut skytale_sdk:
     agent
 }
 
-/// An agent that is away, and whose KeyPackages have all expired.
+/// Creates an offline agent whose KeyPackages have all expired.
 async fn expired(world: &World, name: &str) -> AgentId {
     let agent = online(world, name, |config| {
         config.engine.key_package_lifetime = Duration::ZERO
@@ -27,7 +27,7 @@ async fn expired(world: &World, name: &str) -> AgentId {
     agent.id()
 }
 
-/// Waits until an agent has joined a channel by what is done meanwhile.
+/// Waits until an agent has joined a channel through a concurrent action.
 async fn joined(agent: &Agent, channel: &Channel, by: impl Future<Output = ()>) {
     let mut events = agent.events();
     let id = channel.id();

@@ -1,4 +1,4 @@
-//! Messages and events as streams, and sending at the rate at which messages go out.
+//! Messages and events as streams, and sending with backpressure.
 
 use super::world::{World, channel_of, numbered, soon, texts, transcript};
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
@@ -8,7 +8,7 @@ use skytale_sdk::Event;
 use skytale_sdk::{Outgoing, QueuedKind};
 use std::time::Duration;
 
-/// The next item of any stream, with nothing pinned by the caller.
+/// Returns the next item of any stream, without pinning by the caller.
 async fn next<S: Stream + Unpin + Send + 'static>(stream: &mut S) -> Option<S::Item> {
     soon("an item", stream.next()).await
 }

@@ -1,4 +1,4 @@
-//! What agents write to the log: whose it is, and what is never in it.
+//! Log lines of agents: they name their agent, and contain no secrets.
 
 use super::world::{World, channel_of, soon};
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 const PLAINTEXT: &str = "marker-plaintext-of-a-message";
-/// Tells the child where to write.
+/// The child's output file.
 const FILE: &str = "SKYTALE_TEST_TRACES";
 
 #[test]
@@ -27,7 +27,7 @@ fn every_line_names_its_agent_and_none_has_a_payload_or_a_token() {
     assert!(log.lines().count() > 20, "{log}");
 }
 
-/// What the child does, where it is one.
+/// Runs the child, in the child's process.
 pub(crate) fn child() {
     let Some(path) = std::env::var_os(FILE) else { return };
     let file = File::create(&path).expect("made");
@@ -55,7 +55,7 @@ pub(crate) fn child() {
     }
 }
 
-/// Two agents talk, and lose their sessions. How their lines name them.
+/// Lets two agents talk and lose their sessions. Returns how their log lines name them.
 async fn talk() -> [String; 2] {
     let world = World::new().await;
     let (alice, bob) = (world.agent("alice").await, world.agent("bob").await);

@@ -1,4 +1,4 @@
-//! Futures that nobody polls, or that were dropped: they hold nothing that others need.
+//! Unpolled and dropped futures: they hold nothing that others need.
 
 use super::world::{World, channel_of, numbered, soon};
 use futures_util::future::{join_all, select_all};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 type Begun = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Begins a future and polls it no more. `None` if it was done at once.
+/// Polls a future once and never again. `None` if it was ready at once.
 fn begin<F: Future<Output: Send> + Send + 'static>(future: F) -> Option<Begun> {
     let mut begun: Begun = Box::pin(future.map(drop));
     match (&mut begun).now_or_never() {
@@ -122,7 +122,7 @@ async fn a_handler_may_acknowledge_between_the_messages_of_many_channels() {
     assert!(counts.values().all(|count| *count == EACH), "each once");
 }
 
-/// A future of each call that there is, begun.
+/// Returns a started future of each call.
 fn one_of_each(agent: &Agent, channel: &Channel, to_add: &Agent) -> Vec<Begun> {
     macro_rules! begin {
         ($($on:ident => $call:expr;)*) => {
@@ -184,7 +184,7 @@ async fn delivered(channel: Channel) {
     }
 }
 
-/// What an application does all day.
+/// Runs typical calls of an application.
 async fn day(alice: &Agent, channels: &[Channel], word: &str) {
     let sent = soon("sent", channels[0].send(word.to_owned())).await.expect("sent");
     soon("delivered", sent.delivered()).await.expect("delivered");
@@ -217,7 +217,7 @@ async fn futures_of_every_call_that_are_not_polled_hold_up_nobody() {
             day(&alice, &channels, &format!("round {round}")).await;
         }
     }
-    // A change that nobody waits for is made all the same, and is not in the way of the next one.
+    // A change that nobody waits for is still made, and does not block the next one.
     for _ in 0..5 {
         let agent = alice.clone();
         held.extend(begin(async move { agent.disconnect().await }));

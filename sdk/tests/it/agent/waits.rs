@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
-/// An account that gives out tokens, or for a reason does not.
+/// An account that issues tokens, or refuses with a reason.
 #[derive(Default)]
 struct Account {
     refuses: Mutex<Option<Code>>,
@@ -33,7 +33,7 @@ fn code<T>(result: Result<T, AgentError>) -> Option<Code> {
     result.err().map(|error| error.code())
 }
 
-/// What each wait that needs a session ends with.
+/// Returns the result of each wait that needs a session.
 async fn waits(agent: &Agent, channel: &Channel) -> Vec<Option<Code>> {
     let sent = channel.send("waits").await.expect("in the outbox");
     let mut messages = channel.messages();
@@ -237,7 +237,7 @@ async fn the_channels_of_a_dropped_agent_are_closed() {
     assert_eq!(texts(&transcript(&again).await), ["waits"]);
 }
 
-/// Runs something with a runtime of its own, on a thread of its own.
+/// Runs a function with its own runtime, on its own thread.
 async fn elsewhere<T: Send + 'static>(mut runtime: Builder, work: impl FnOnce(Runtime) -> T + Send + 'static) -> T {
     let done = tokio::task::spawn_blocking(move || work(runtime.build().expect("a runtime")));
     soon("done elsewhere", done).await.expect("no panic")

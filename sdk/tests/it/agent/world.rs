@@ -1,4 +1,4 @@
-//! One relay node over a store on disk, tokens for whoever asks, agents with vaults in a folder of their own.
+//! One relay node over a store on disk, tokens for every agent, and agents with vaults in their own folder.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -30,11 +30,11 @@ pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
-/// Shows what happens, where `RUST_LOG` asks for it.
+/// Enables logging if `RUST_LOG` is set.
 pub(crate) fn watch() {
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
-        // Another test may have begun it.
+        // Another test may have enabled it.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_test_writer()
@@ -55,12 +55,12 @@ struct Running {
     store: Arc<LocalStore>,
 }
 
-/// Gives out tokens as the API does, without its questions.
+/// Issues tokens like the API, without its checks.
 pub(crate) struct Mint {
     pub(crate) signer: TokenSigner,
     account: AccountId,
     key: KeyId,
-    /// How long a token lives, in seconds.
+    /// Lifetime of a token, in seconds.
     pub(crate) life_s: AtomicU64,
     pub(crate) given: AtomicU64,
 }
@@ -104,7 +104,7 @@ impl Mint {
         self.provider_of(self.account)
     }
 
-    /// For agents of an account.
+    /// Returns a provider for agents of an account.
     pub(crate) fn provider_of(self: &Arc<Self>, account: AccountId) -> TokenSource {
         let mint = Arc::clone(self);
         TokenSource::new(TokenFn::new(move |subject: TokenSubject| {
@@ -148,7 +148,7 @@ impl World {
         }
     }
 
-    /// Ends the relay node at once: no drain, sessions are cut.
+    /// Stops the relay node at once: no drain, sessions are cut.
     pub(crate) async fn stop_relay(&self) {
         let running = self.running.lock().take();
         if let Some(Running { node, store }) = running {
@@ -164,7 +164,7 @@ impl World {
         *self.running.lock() = Some(running);
     }
 
-    /// What an operator says of a node that is stopped and was put back.
+    /// Accepts the rollback of a stopped node like an operator.
     pub(crate) fn accept_rollback(&self) {
         let report = skytale_log_store::inspect::verify(&self.dir.path().join("log")).expect("a log");
         let heads = report.logs.iter().map(|(log, report)| (*log, report.head)).collect();
@@ -174,7 +174,7 @@ impl World {
         word.write(self.dir.path()).expect("written");
     }
 
-    /// Gives up all that a log has, as retention does.
+    /// Trims everything in a log, like retention.
     pub(crate) async fn trim(&self, log: LogId) {
         let store = self.running.lock().as_ref().map(|running| Arc::clone(&running.store));
         let store = store.expect("a store");
@@ -198,7 +198,7 @@ impl World {
             .collect()
     }
 
-    /// Puts copied files in the place of a vault's.
+    /// Replaces a vault's files by copied ones.
     pub(crate) fn put_vault_back(&self, name: &str, copy: &[(PathBuf, Vec<u8>)]) {
         for path in self.vault_files(name) {
             std::fs::remove_file(path).expect("removed");
@@ -219,13 +219,13 @@ impl World {
         paths.filter(of_vault).collect()
     }
 
-    /// Another relay node over the same log.
+    /// Starts another relay node over the same log.
     pub(crate) async fn second_relay(&self) -> (RelayNode, Relay) {
         let store = self.running.lock().as_ref().map(|running| Arc::clone(&running.store));
         self.relay_over(store.expect("a store")).await
     }
 
-    /// A relay node over any store, which takes the same tokens.
+    /// Starts a relay node over any store, which accepts the same tokens.
     pub(crate) async fn relay_over(&self, store: Arc<dyn LogStore>) -> (RelayNode, Relay) {
         let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
         config.admin.enabled = false;
@@ -254,7 +254,7 @@ impl World {
         self.current(self.open(name).await).await
     }
 
-    /// The same, of another account.
+    /// Like [`World::agent`], in another account.
     pub(crate) async fn agent_of(&self, name: &str, account: AccountId) -> Agent {
         let mut config = self.config(name);
         config.tokens = self.mint.provider_of(account);
@@ -310,7 +310,7 @@ pub(crate) async fn event(events: &mut Events, what: &str, mut fits: impl FnMut(
     soon(what, waiting).await
 }
 
-/// A channel made by the first agent, with the others in it; each one's handle, in the same order.
+/// Creates a channel by the first agent, and adds the others. Returns the handle of each, in the same order.
 pub(crate) async fn channel_of(agents: &[&Agent]) -> Vec<Channel> {
     let (first, others) = agents.split_first().expect("an agent");
     // Everybody may do everything: roles have tests of their own.
@@ -338,7 +338,7 @@ pub(crate) async fn channel_of(agents: &[&Agent]) -> Vec<Channel> {
     channels
 }
 
-/// Everything in a channel's history.
+/// Returns a channel's whole history.
 pub(crate) async fn transcript(channel: &Channel) -> Vec<Message> {
     let mut messages: Vec<Message> = Vec::new();
     loop {
@@ -358,8 +358,8 @@ pub(crate) fn texts(messages: &[Message]) -> Vec<String> {
         .collect()
 }
 
-/// Waits until all of them are at the same cursor, which `settled` was delivered at or after, and checks that they saw
-/// the same.
+/// Waits until all of them have the same cursor, at or after the delivery of `settled`, and checks that they saw the
+/// same.
 pub(crate) async fn assert_same(channels: &[Channel]) -> Vec<Message> {
     let mut last = Offset::ZERO;
     for channel in channels {

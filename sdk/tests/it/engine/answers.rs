@@ -1,4 +1,4 @@
-//! Messages that answer others: what they say besides their payloads, and what they acknowledge.
+//! Answers to messages: their properties, and their acknowledgements.
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use skytale_proto::{ChannelId, Offset};

@@ -1,4 +1,4 @@
-//! Additions that hold back what is sent after them.
+//! Additions that hold back later messages.
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use skytale_proto::{AgentId, ChannelId, Code, Offset};
@@ -13,7 +13,7 @@ fn ensure(agent: &mut Agent, channel: ChannelId, agents: &[AgentId]) {
     agent.engine().ensure_members(channel, agents).expect("kept");
 }
 
-/// The agent claims a package of another one, and adds it where its place is.
+/// Claims a package of another agent, and adds it at its place in the outbox.
 fn add(agent: &mut Agent, relay: &Relay, channel: ChannelId, other: &mut Agent) {
     other.stock_up(relay);
     let package = agent.claim(relay, other.id());

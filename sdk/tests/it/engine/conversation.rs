@@ -1,4 +1,4 @@
-//! Messages: sent, received, kept, acknowledged.
+//! Messages: sent, received, stored, acknowledged.
 
 use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, changed, channel_of, settle};
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! Additions that wait until the agent to be added has KeyPackages.
+//! Deferred additions: they wait until the agent to be added has KeyPackages.
 
 use super::relay::{Agent, Relay, channel_of, settle};
 use skytale_proto::Code;

@@ -1,4 +1,4 @@
-//! What was sent and failed: kept with its reason until it is dismissed or sent again.
+//! Failed sends: kept with their reason until they are dismissed or sent again.
 
 use super::relay::{Agent, Relay, changed, channel_of, settle};
 use skytale_proto::{Code, FrameId};

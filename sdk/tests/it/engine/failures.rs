@@ -1,4 +1,4 @@
-//! Crashes, gaps, two different logs, markers on the disk.
+//! Crashes, gaps, diverging logs, plaintext markers on the disk.
 
 use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, changed, channel_of, settle};
 use bytes::Bytes;
@@ -83,7 +83,7 @@ fn a_channel_whose_create_was_accepted_and_not_seen_is_known_to_exist_in_the_nex
     assert_eq!(a.engine().channel(channel).expect("known").state, ChannelState::Active);
 }
 
-/// The relay was not there for it.
+/// A refusal of a relay that is temporarily unavailable.
 const NOT_NOW: Outcome = Outcome::Refused {
     code: Code::RelayInternal,
     retryable: true,
@@ -242,7 +242,7 @@ fn entries_that_come_again_are_skipped_and_a_gap_is_told() {
     assert_agree(channel, &mut [&mut a, &mut b]);
 }
 
-/// The records after `cursor` without those of `hidden`, as a relay would show them that denies that they were there.
+/// Returns the records after `cursor` without those of `hidden`, like a relay that denies their existence.
 fn without(records: &[Record], cursor: Offset, hidden: Offset) -> Vec<Record> {
     let shown = records
         .iter()

@@ -1,4 +1,4 @@
-//! A relay that shows two members different logs: where they find out, and whom they blame.
+//! A relay that shows two members different logs: detection, and blame.
 
 use super::relay::{Agent, Relay, channel_of, settle};
 use skytale_proto::{AgentId, ChannelId, Digest, Frame, Header, Offset, Record};
@@ -94,7 +94,7 @@ fn a_commit_that_is_applied_says_what_its_author_saw() {
     assert_eq!(b.engine().channel(channel).expect("known").standing, Standing::Current);
 }
 
-/// A frame as it is, under another parent: what a relay may do to a header.
+/// Returns a frame with another parent, like a relay that alters a header.
 fn with_parent(record: &Record, parent: Offset) -> Record {
     let frame = Frame::decode(record.payload.clone()).expect("a frame");
     let header = Header {

@@ -1,4 +1,4 @@
-//! A member that does not hold to the rules, and a relay that tells lies in others' names.
+//! A member that breaks the rules, and a relay that forges entries of others.
 
 mod returns;
 mod roster;
@@ -48,7 +48,7 @@ fn capabilities() -> Capabilities {
     )
 }
 
-/// A KeyPackage that says `name` and signs with `key`.
+/// Creates a KeyPackage that names `name` and is signed with `key`.
 fn key_package(provider: &OpenMlsRustCrypto, key: &Key, name: AgentId) -> KeyPackage {
     let credential = CredentialWithKey {
         credential: BasicCredential::new(name.as_bytes().to_vec()).into(),

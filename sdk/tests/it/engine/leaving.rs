@@ -1,4 +1,4 @@
-//! Leaving a group in which nobody stays.
+//! Leaving a group without remaining members.
 
 use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, channel_of, settle};
 use skytale_proto::{ChannelId, Code, Policy, Region};

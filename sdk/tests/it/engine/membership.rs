@@ -1,4 +1,4 @@
-//! Who is in a channel: added, removed, gone, back again; and commits that race.
+//! Membership of a channel: added, removed, left, added again; and commits that race.
 
 use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, changed, channel_of, settle};
 use skytale_proto::{ChannelId, Code};
@@ -109,7 +109,7 @@ fn an_agent_that_leaves_is_removed_by_another() {
     assert_agree(channel, &mut [&mut a, &mut c]);
 }
 
-/// Pulls, and asks what may be appended: how many commits that is, and whose turn it is.
+/// Pulls, and gets the frames to append. Returns the number of commits, and the turn.
 fn commits(relay: &Relay, channel: ChannelId, agent: &mut Agent) -> (usize, Option<u32>) {
     agent.pull(relay, channel, usize::MAX);
     let next = agent.next_frames(channel, FRAMES_BYTES).expect("built");

@@ -1,4 +1,4 @@
-//! Messages under ids of the application's: sent twice, they are one.
+//! Messages under ids of the application: sent twice, they are one.
 
 use super::relay::{Agent, Relay, channel_of, settle};
 use skytale_proto::Code;

@@ -1,4 +1,4 @@
-//! What a person sees: what was lost, what does not fit, what is being done about it.
+//! Problems as people see them: losses, contradictions, and remedies.
 
 use super::relay::{Agent, FRAMES_BYTES, Relay, channel_of, settle};
 use skytale_proto::{Code, Offset};

@@ -1,9 +1,9 @@
-//! What other tests search the log with finds a key that was used twice.
+//! The search for reused ratchet keys finds a key that was used twice.
 
 use super::relay::{Agent, Relay, channel_of, settle};
 use crate::ratchets::Ratchets;
 
-/// As the agents of these tests have it.
+/// The vault key of the agents of these tests.
 const KEY: [u8; 32] = [7; 32];
 
 #[test]

@@ -1,4 +1,4 @@
-//! Ways back: a vault that is an older copy, a log that has given up entries, a group that this agent cannot follow.
+//! Recovery: a vault that is an older copy, a trimmed log, a group that this agent cannot follow.
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use skytale_proto::{ChannelId, Code, Offset};

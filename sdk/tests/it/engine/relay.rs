@@ -11,12 +11,12 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-/// What engines are given at once.
+/// Bytes of frames that engines return at once.
 pub(crate) const FRAMES_BYTES: usize = 64 * 1024;
 
 pub(crate) struct Relay {
     store: RefCell<MemoryStore>,
-    /// All that was offered to it, in order: what a copy of its folder has is the first of it.
+    /// Everything offered to it, in order: a copy of its folder has a prefix of this.
     offered: RefCell<Vec<Frame>>,
     /// Its operator's word on logs that went back, with the heads that they had then.
     word: RefCell<Option<(u64, BTreeMap<LogId, Offset>)>>,
@@ -33,12 +33,12 @@ impl Relay {
         }
     }
 
-    /// How far it has come: see [`Relay::go_back`].
+    /// Returns its present state: see [`Relay::go_back`].
     pub(crate) fn moment(&self) -> usize {
         self.offered.borrow().len()
     }
 
-    /// Its folder is put back as it was then.
+    /// Restores its folder to an earlier state.
     pub(crate) fn go_back(&self, moment: usize) {
         let mut kept = self.offered.take();
         kept.truncate(moment);
@@ -48,7 +48,7 @@ impl Relay {
         }
     }
 
-    /// Its operator says that its logs have gone back, and that agents may go on with them as they are.
+    /// Accepts, as its operator, that its logs have gone back, so that agents may continue with them.
     pub(crate) fn accept_rollback(&self) {
         let logs: BTreeSet<LogId> = self.offered.borrow().iter().map(|frame| frame.header().log).collect();
         let heads = logs.into_iter().map(|log| (log, self.head(log))).collect();
@@ -56,7 +56,7 @@ impl Relay {
         self.word.replace(Some((before + 1, heads)));
     }
 
-    /// What its operator says of a log.
+    /// Returns its operator's word about a log.
     pub(crate) fn word(&self, log: LogId) -> Option<RollbackWord> {
         let word = self.word.borrow();
         let (at_ms, heads) = word.as_ref()?;
@@ -95,7 +95,7 @@ impl Relay {
         }
     }
 
-    /// All entries after `after`, whoever may read them.
+    /// Returns all entries after `after`, regardless of access.
     pub(crate) fn entries(&self, log: LogId, after: Offset) -> Vec<Record> {
         let read = self
             .store
@@ -107,7 +107,7 @@ impl Relay {
         records.map(|record| record.expect("a record")).collect()
     }
 
-    /// Entries after `after` that an agent may read.
+    /// Returns entries after `after` that an agent may read.
     pub(crate) fn readable(&self, log: LogId, agent: AgentId, after: Offset) -> Vec<Record> {
         if after > self.head(log) {
             return Vec::new();
@@ -126,7 +126,7 @@ impl Relay {
         records
     }
 
-    /// What the relay node knows of a channel.
+    /// Returns the relay node's state of a channel.
     pub(crate) fn folded(&self, channel: ChannelId) -> LogState {
         let mut state = LogState::new(channel.log());
         for record in self.entries(channel.log(), Offset::ZERO) {
@@ -143,7 +143,7 @@ impl Relay {
         *head.expect("known").borrow()
     }
 
-    /// What became of entries given up.
+    /// Returns the status of a trimmed log.
     pub(crate) fn status(&self, log: LogId) -> LogStatus {
         let status = self
             .store
@@ -162,7 +162,7 @@ impl Relay {
         }
     }
 
-    /// Where an agent may read again that may not read the entry after `after`.
+    /// Returns the offset from which an agent may read again if it may not read the entry after `after`.
     pub(crate) fn absent_until(&self, log: LogId, agent: AgentId, after: Offset) -> Option<Offset> {
         let access = self
             .store
@@ -175,7 +175,7 @@ impl Relay {
         }
     }
 
-    /// Gives up entries up to and with an offset.
+    /// Trims entries up to and including an offset.
     pub(crate) fn trim(&self, log: LogId, up_to: Offset) {
         let header = Header {
             log,
@@ -195,15 +195,15 @@ impl Relay {
     }
 }
 
-/// An agent with a vault of its own.
+/// An agent with its own vault.
 pub(crate) struct Agent {
     engine: Option<Engine>,
     path: PathBuf,
     config: EngineConfig,
-    /// The engine is dropped and opened again after each call.
+    /// Whether the engine is dropped and reopened after each call.
     pub(crate) crashes: bool,
     pub(crate) events: Vec<Event>,
-    /// How many are before it to commit for those who leave, as the engine said last.
+    /// Number of members before it in the turn to commit for leaving members, as last reported by the engine.
     pub(crate) turn: Option<u32>,
     _folder: tempfile::TempDir,
 }
@@ -236,13 +236,13 @@ impl Agent {
         }
     }
 
-    /// As a process that ends: nothing is closed in order, only what is in the vault remains.
+    /// Crashes like a killed process: nothing is closed cleanly, only the vault's data remains.
     pub(crate) fn crash(&mut self) {
         self.engine = None;
         self.engine = Some(Engine::open(&self.path, key(), self.config.clone()).expect("opens again"));
     }
 
-    /// Copies the vault's files, as a backup does while nobody has it open.
+    /// Copies the vault's files, like a backup while nobody has it open.
     pub(crate) fn copy_vault(&mut self, to: &std::path::Path) {
         self.engine = None;
         std::fs::create_dir_all(to).expect("a folder");
@@ -250,7 +250,7 @@ impl Agent {
         self.crash();
     }
 
-    /// Puts a copy back in the vault's place.
+    /// Replaces the vault by a copy.
     pub(crate) fn put_vault_back(&mut self, from: &std::path::Path) {
         self.engine = None;
         copy_vault(from, self.folder());
@@ -280,7 +280,7 @@ impl Agent {
         copy
     }
 
-    /// Puts the vault back as it was when it was copied.
+    /// Restores the vault from a copy.
     pub(crate) fn put_back(&mut self, copy: &[(PathBuf, Vec<u8>)]) {
         self.engine = None;
         for file in std::fs::read_dir(self.folder()).expect("listed") {
@@ -292,14 +292,14 @@ impl Agent {
         self.crash();
     }
 
-    /// As [`Agent::roll_back`], with files of another folder.
+    /// Like [`Agent::roll_back`], with files of another folder.
     pub(crate) fn roll_back_to(&mut self, copy: &[(PathBuf, Vec<u8>)]) {
         let here = |path: &PathBuf| self.folder().join(path.file_name().expect("a name"));
         let copy: Vec<_> = copy.iter().map(|(path, bytes)| (here(path), bytes.clone())).collect();
         self.roll_back(&copy);
     }
 
-    /// Puts the vault back as a snapshot of its disk does: nothing about its files tells.
+    /// Restores the vault like a snapshot of its disk: its files do not reveal it.
     pub(crate) fn roll_back(&mut self, copy: &[(PathBuf, Vec<u8>)]) {
         self.engine = None;
         for file in std::fs::read_dir(self.folder()).expect("listed") {
@@ -315,7 +315,7 @@ impl Agent {
         self.crash();
     }
 
-    /// Another process with a copy of the vault.
+    /// Starts another process with a copy of the vault.
     pub(crate) fn second(&self, copy: &[(PathBuf, Vec<u8>)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         for (path, bytes) in copy {
@@ -339,7 +339,7 @@ impl Agent {
         self.path.parent().expect("a folder")
     }
 
-    /// Offers KeyPackages as far as they are wanted.
+    /// Offers the wanted KeyPackages.
     pub(crate) fn stock_up(&mut self, relay: &Relay) {
         let (live, last_resort) = relay.key_packages(self.id());
         for frame in self.engine().key_packages_wanted(live, last_resort).expect("made") {
@@ -360,7 +360,7 @@ impl Agent {
         }
     }
 
-    /// Reads the agent's own log, and joins what there is to join.
+    /// Reads the agent's own log, and does all pending joins.
     pub(crate) fn read_own_log(&mut self, relay: &Relay) {
         let own = self.id();
         let status = relay.status(own.log());
@@ -398,7 +398,7 @@ impl Agent {
         self.events.extend(processed.events);
     }
 
-    /// Processes at most `limit` entries of a channel; whether there were any.
+    /// Processes at most `limit` entries of a channel; returns whether there were any.
     pub(crate) fn pull(&mut self, relay: &Relay, channel: ChannelId, limit: usize) -> bool {
         let Ok(info) = self.engine().channel(channel) else {
             return false;
@@ -447,8 +447,8 @@ impl Agent {
         moved_on || !records.is_empty()
     }
 
-    /// Goes on with the relay's log as it is, where there is evidence that it went back and its operator has said so. The
-    /// application has acknowledged all that it was shown.
+    /// Settles on the relay's present log if there is evidence that it went back and its operator has confirmed it. The
+    /// application has acknowledged all its messages.
     fn settle_rollback(&mut self, relay: &Relay, channel: ChannelId) -> bool {
         let log = channel.log();
         let suspect = self.engine().is_suspect(channel).expect("known");
@@ -484,22 +484,22 @@ impl Agent {
         done
     }
 
-    /// This session has shown the channel up to its head.
+    /// Marks the channel as replayed to its head in this session.
     pub(crate) fn reach(&mut self, channel: ChannelId) {
         if let Ok(events) = self.engine().reached_head(channel) {
             self.events.extend(events);
         }
     }
 
-    /// What may be appended, in a session that has reached the head.
+    /// Returns the frames to append, in a session that has reached the head.
     pub(crate) fn next_frames(&mut self, channel: ChannelId, bytes_max: usize) -> Result<NextFrames, EngineError> {
         self.reach(channel);
         let engine = self.engine.as_mut().expect("open");
         engine.next_frames(channel, bytes_max)
     }
 
-    /// Appends what may be appended, without reading, as in a session that has reached the head before; whether there was
-    /// anything.
+    /// Appends all frames, without reading, as in a session that has already reached the head; returns whether there
+    /// were any.
     pub(crate) fn push(&mut self, relay: &Relay, channel: ChannelId) -> bool {
         let Ok(next) = self.next_frames(channel, FRAMES_BYTES) else {
             return false;
@@ -520,14 +520,14 @@ impl Agent {
         self.engine().send(channel, text.as_bytes()).expect("queued")
     }
 
-    /// All messages of a channel.
+    /// Returns all messages of a channel.
     pub(crate) fn history(&mut self, channel: ChannelId) -> Vec<Message> {
         self.engine()
             .history(channel, Offset::ZERO, u32::MAX)
             .expect("readable")
     }
 
-    /// All messages of a channel, as (offset, author, text).
+    /// Returns all messages of a channel, as (offset, author, text).
     pub(crate) fn transcript(&mut self, channel: ChannelId) -> Vec<(u64, AgentId, String)> {
         let messages = self.history(channel).into_iter();
         messages
@@ -542,7 +542,7 @@ impl Agent {
         self.transcript(channel).into_iter().map(|(_, _, text)| text).collect()
     }
 
-    /// Events since the last time.
+    /// Returns the events since the last call.
     pub(crate) fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
@@ -574,7 +574,7 @@ pub(crate) fn settle(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent
         if busy {
             continue;
         }
-        // Time passes: of those who are here it is the first one's turn.
+        // Time passes: it is the turn of the first of the present agents.
         let waiting = agents.iter_mut().filter(|agent| agent.turn.is_some());
         match waiting.min_by_key(|agent| agent.turn) {
             Some(first) => first.engine().take_turn(channel).expect("taken"),
@@ -584,7 +584,7 @@ pub(crate) fn settle(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent
     panic!("the agents do not come to rest");
 }
 
-/// A channel of `agents`, made by the first one.
+/// Creates a channel of `agents`, by the first one.
 pub(crate) fn channel_of(relay: &Relay, agents: &mut [&mut Agent]) -> ChannelId {
     let first = agents.first_mut().expect("someone");
     // Everybody may do everything: roles have tests of their own.
@@ -594,7 +594,7 @@ pub(crate) fn channel_of(relay: &Relay, agents: &mut [&mut Agent]) -> ChannelId 
     join_all(relay, channel, agents)
 }
 
-/// A channel of `agents`, made by the first one, its admin.
+/// Creates a channel of `agents`, by the first one, its admin.
 pub(crate) fn governed_channel_of(relay: &Relay, agents: &mut [&mut Agent]) -> ChannelId {
     let channel = agents[0].engine().create_channel("test").expect("made");
     join_all(relay, channel, agents)
@@ -617,7 +617,7 @@ fn join_all(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent]) -> Cha
     channel
 }
 
-/// All agents are at one place, and saw the same.
+/// Checks that all agents have the same cursor, and saw the same.
 pub(crate) fn assert_agree(channel: ChannelId, agents: &mut [&mut Agent]) {
     let mut seen = agents.iter_mut().map(|agent| {
         let engine = agent.engine();
@@ -635,7 +635,7 @@ pub(crate) fn assert_agree(channel: ChannelId, agents: &mut [&mut Agent]) {
     }
 }
 
-/// Settings that differ from the default ones.
+/// Returns settings that differ from the defaults.
 pub(crate) fn changed(change: impl FnOnce(&mut EngineConfig)) -> EngineConfig {
     let mut config = EngineConfig::default();
     change(&mut config);

@@ -1,4 +1,4 @@
-//! Who may claim an agent's KeyPackages, and whose additions wait: strangers who would put it into their channels.
+//! Consent to claims of KeyPackages, and additions by strangers that wait to be accepted.
 
 use super::relay::{Agent, Relay, channel_of, settle};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ fn agent_of(account: AccountId) -> Agent {
     agent
 }
 
-/// Says who may claim, and has the log take it.
+/// Sets the rule for claims, and appends it to the log.
 fn consent(relay: &Relay, agent: &mut Agent, consent: &Consent) {
     agent.engine().set_consent(consent).expect("kept");
     assert!(!agent.engine().consent().expect("known").in_force);
@@ -32,7 +32,7 @@ fn consent(relay: &Relay, agent: &mut Agent, consent: &Consent) {
     assert_eq!(agent.engine().consent_frame().expect("asked"), None);
 }
 
-/// A channel of an agent's, with another one added, and something said.
+/// Creates a channel of one agent, adds another one, and sends a message.
 fn added(relay: &Relay, by: &mut Agent, agent: &mut Agent) -> ChannelId {
     let channel = channel_of(relay, &mut [&mut *by]);
     let package = by.claim(relay, agent.id());
@@ -193,7 +193,7 @@ fn an_owner_that_trusts_nobody_is_asked_by_its_own_account_too() {
     );
 }
 
-/// Whoever may claim and adds with Welcomes that lead nowhere makes an agent follow nothing.
+/// Broken Welcomes of an agent that may claim do not make an agent follow channels.
 #[test]
 fn a_strangers_welcome_that_cannot_be_used_leads_into_no_channel() {
     let relay = Relay::new();
@@ -251,7 +251,7 @@ fn additions_without_end_fill_no_vault() {
     assert_eq!(bob.engine().channels().expect("listed"), []);
 }
 
-/// The log no longer has the bundle, so that nobody can tell who it was: whoever allowed strangers is asked.
+/// The log no longer has the bundle, so its author is unknown: an agent that allowed strangers must accept it.
 #[test]
 fn an_addition_that_was_trimmed_waits_where_strangers_may_claim() {
     for is_open in [false, true] {

@@ -1,5 +1,5 @@
-//! Random schedules of what goes wrong: vaults that are put back or copied, retention, crashes, races. In the end everybody
-//! who is a member is back, and each one knows what it cannot read.
+//! Random schedules of failures: restored or copied vaults, retention, crashes, races. In the end every member has
+//! recovered, and knows which entries it cannot read.
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 const AGENTS: usize = 3;
-/// Rounds of waiting, and of an operator's word, in which everybody must be back.
+/// Maximum number of rounds, with an operator's word, in which all members must recover.
 const ROUNDS_MAX: usize = 12;
 
 type Files = Vec<(PathBuf, Vec<u8>)>;
@@ -23,21 +23,21 @@ enum Step {
     Pull(usize, usize),
     /// Reads to the head and appends.
     Meet(usize),
-    /// Appends, and never learns the answers.
+    /// Appends, and loses the answers.
     PushAndLose(usize),
     Crash(usize),
     /// Copies the vault.
     Copy(usize),
-    /// Puts the last copy in the vault's place, as a person does with a file.
+    /// Replaces the vault by the last copy, like a person that copies a file.
     PutBack(usize),
-    /// Puts the last copy in the vault's place, as the snapshot of a disk does.
+    /// Replaces the vault by the last copy, like a snapshot of the disk.
     RollBack(usize),
     /// Starts a second process with the last copy; it reads and sends with [`Step::Second`].
     Fork(usize),
     Second(usize),
-    /// Gives up a part of the log, in quarters of what is there.
+    /// Trims a part of the log, in quarters of its present entries.
     Trim(usize),
-    /// Gives up all of an agent's own log.
+    /// Trims all of an agent's own log.
     TrimOwn(usize),
     Reboot(usize),
     TakeTurn(usize),
@@ -70,7 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// An agent, its copy, and a second process with that copy.
 struct Player {
     agent: Agent,
-    /// The session has shown it the channel up to the head: what waits may go out.
+    /// Whether the session has reached the channel's head, so that queued frames may go out.
     reached: bool,
     copy: Option<Files>,
     second: Option<Box<Player>>,
@@ -105,13 +105,13 @@ struct Story {
     relay: Relay,
     channel: ChannelId,
     players: Vec<Player>,
-    /// Messages, as they were sent.
+    /// Sent messages.
     sent: BTreeMap<FrameId, (AgentId, String)>,
-    /// All entries that there ever were.
+    /// All entries that ever existed.
     log: BTreeMap<Offset, Record>,
-    /// What anybody learned to be delivered, and where.
+    /// Deliveries that any agent saw, with their offsets.
     delivered: BTreeSet<(FrameId, Offset)>,
-    /// Whose vault there were two of, at one time or one after the other.
+    /// Agents whose vault existed twice, at the same time or one after the other.
     copied: BTreeSet<AgentId>,
 }
 
@@ -257,8 +257,8 @@ impl Story {
         self.players.iter().map(|player| player.agent.id()).collect()
     }
 
-    /// Second processes end. The others wait for each other; an operator says which copy goes on, and begins the group again
-    /// where nobody is left in it.
+    /// Ends second processes. The others wait for each other; an operator decides which copy continues, and reboots the
+    /// group if nobody is left in it.
     fn end(&mut self) {
         for who in 0..AGENTS {
             if let Some(mut second) = self.players[who].second.take() {
@@ -309,7 +309,8 @@ impl Story {
         panic!("not everybody is back: {standings:#?}");
     }
 
-    /// Nobody is left whom those who are out of sync knew: a member removes and adds them, as a person would.
+    /// Handles that nobody is left whom the out-of-sync members knew: a member removes and adds them, like a person
+    /// would.
     fn add_again_by_hand(&mut self) {
         let (channel, ids) = (self.channel, self.ids());
         let is = |player: &mut Player, wanted| standing(&mut player.agent, channel) == Some(wanted);
@@ -401,7 +402,7 @@ impl Story {
         }
     }
 
-    /// The offsets that each agent may read, by the headers.
+    /// Returns the offsets that each agent may read, by the headers.
     fn stretches(&self) -> BTreeMap<AgentId, Vec<(Offset, Offset)>> {
         let mut stretches: BTreeMap<AgentId, Vec<(Offset, Offset)>> = BTreeMap::new();
         let ids = self.ids();
@@ -433,7 +434,7 @@ impl Story {
         stretches
     }
 
-    /// Everybody who is a member can speak and is read by all.
+    /// Checks that every member can send and is read by all.
     fn talk(&mut self) {
         let (channel, relay) = (self.channel, &self.relay);
         let active =
@@ -496,7 +497,8 @@ fn run(steps: &[Step]) {
     story.talk();
 }
 
-/// `PROPTEST_CASES` asks for more; a schedule takes real encryption and real files, so the default is few.
+/// Returns the settings: few cases by default, since a schedule uses real encryption and real files; `PROPTEST_CASES`
+/// sets more.
 fn config() -> ProptestConfig {
     let config = ProptestConfig {
         max_shrink_iters: 400,

@@ -1,4 +1,4 @@
-//! Roles: who may do what, in order and in races; and lies among them.
+//! Roles and rights, in order and in races, with lying members.
 
 use super::relay::{Agent, Relay, assert_agree, governed_channel_of, settle};
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ fn demote(agents: &[AgentId]) -> PolicyChange {
     PolicyChange::demote(agents)
 }
 
-/// The relay node's and every agent's policy and members are the same.
+/// Checks that the relay node and every agent have the same policy and members.
 fn assert_same(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent]) {
     let folded = relay.folded(channel);
     let roster: Vec<AgentId> = folded.roster().collect();
@@ -144,7 +144,7 @@ enum Step {
     PushAndLose(usize),
     Crash(usize),
     Lie(usize, Lie),
-    /// Somebody who is on the roster by a lie alone appends what nobody can read.
+    /// An agent that is on the roster only by a lie appends unreadable entries.
     Ghost(u8),
 }
 
@@ -186,7 +186,7 @@ fn ghost() -> AgentId {
     AgentId::from_bytes([0xee; 32])
 }
 
-/// What a member appends that has turned: a header that lies over a body that nobody can read.
+/// Appends an entry of a malicious member: a lying header over an unreadable body.
 fn lie(relay: &Relay, channel: ChannelId, author: AgentId, detail: Detail) -> bool {
     let header = Header {
         log: channel.log(),
@@ -233,7 +233,7 @@ fn run(steps: &[Step]) {
         governed_channel_of(&relay, &mut all)
     };
     let ids: Vec<AgentId> = agents.iter().map(Agent::id).collect();
-    // Who has lied does nothing else any more: it is not for its own engine to say what becomes of it.
+    // A member that has lied does nothing else: its own engine does not decide its fate.
     let mut turned: BTreeSet<usize> = BTreeSet::new();
     for step in steps {
         let who = match *step {
@@ -323,7 +323,7 @@ fn run(steps: &[Step]) {
     check(&relay, channel, honest);
 }
 
-/// A lying admin can do what an admin may: remove everybody. Then nobody is left to correct it.
+/// Whether a lie leaves an honest admin: a lying admin may remove everybody, and then nobody is left to correct it.
 fn spares_the_last_admin(detail: &Detail, admins: &BTreeSet<AgentId>, honest: &impl Fn(&AgentId) -> bool) -> bool {
     let Detail::Commit { removes, roster, .. } = detail else {
         return true;
@@ -370,7 +370,7 @@ fn check(relay: &Relay, channel: ChannelId, mut honest: Vec<&mut Agent>) {
     }
 }
 
-/// `PROPTEST_CASES` asks for more.
+/// Returns the settings; `PROPTEST_CASES` sets more cases.
 fn config() -> ProptestConfig {
     let config = ProptestConfig {
         max_shrink_iters: 200,

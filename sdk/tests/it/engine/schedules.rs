@@ -21,9 +21,9 @@ enum Step {
     Pull(usize, usize),
     /// Appends what may be appended.
     Push(usize),
-    /// Appends, and never learns the answers.
+    /// Appends, and loses the answers.
     PushAndLose(usize),
-    /// Appends so many frames; for the rest the relay has no time.
+    /// Appends this many frames; the relay is too busy for the rest.
     PushUntilBusy(usize, usize),
     Leave(usize),
     /// Does not wait for its turn.
@@ -194,7 +194,8 @@ fn check(
     }
 }
 
-/// `PROPTEST_CASES` asks for more; a schedule takes real encryption and real files, so the default is few.
+/// Returns the settings: few cases by default, since a schedule uses real encryption and real files; `PROPTEST_CASES`
+/// sets more.
 fn config() -> ProptestConfig {
     let config = ProptestConfig {
         max_shrink_iters: 300,

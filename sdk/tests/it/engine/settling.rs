@@ -1,4 +1,4 @@
-//! A relay node's data was put back to an earlier time, and its operator says so: agents settle on the log that is there.
+//! A relay node's data was restored to an earlier time, and its operator confirms it: agents settle on the present log.
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use proptest::prelude::*;
@@ -18,7 +18,8 @@ fn is_diverged(agent: &mut Agent, channel: ChannelId) -> bool {
     problems.iter().any(Problem::is_divergence)
 }
 
-/// Everybody says two things: digests come with messages, and whoever differed has settled by the second one.
+/// Lets everybody send two messages: digests come with messages, and agents that differed have settled by the second
+/// one.
 fn talk(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent]) {
     for text in ["a word", "another"] {
         for speaker in 0..agents.len() {
@@ -226,7 +227,7 @@ fn a_removal_that_was_undone_is_made_again_and_an_addition_too() {
     assert_agree(channel, &mut [&mut alice, &mut bob, &mut dave, &mut carol]);
 }
 
-/// Adds those who were to be added later and have KeyPackages.
+/// Makes the deferred additions of agents that have KeyPackages.
 fn add_deferred(relay: &Relay, agent: &mut Agent) {
     for deferred in agent.engine().deferred_to_try().expect("listed") {
         if relay.key_packages(deferred.agent).0 > 0 {
@@ -383,14 +384,14 @@ enum Step {
     Remove(usize, usize),
     /// Reads to the head and appends.
     Meet(usize),
-    /// Appends, and never learns the answers.
+    /// Appends, and loses the answers.
     PushAndLose(usize),
     Crash(usize),
-    /// The node's folder is copied.
+    /// Copies the node's folder.
     Mark,
-    /// The copy is put back.
+    /// Restores the copy.
     GoBack,
-    /// Its operator says so.
+    /// Its operator confirms it.
     Word,
 }
 
@@ -577,7 +578,8 @@ fn one_was_ahead_by_a_commit_and_another_made_one_in_its_place() {
     play(&[Rotate(0), Meet(0), Rotate(2), Meet(0), GoBack, Meet(2)]);
 }
 
-/// Alice, who had removed Mallory by a commit that is gone, is back in a group with her and Bob. A message waits.
+/// Creates a state in which Alice, who had removed Mallory by a lost commit, is back in a group with her and Bob. A
+/// message is queued.
 fn back_with_mallory() -> (Relay, [Agent; 3], ChannelId) {
     let relay = Relay::new();
     let ([mut alice, mut bob, mut mallory], channel) = three(&relay);
@@ -600,7 +602,7 @@ fn back_with_mallory() -> (Relay, [Agent; 3], ChannelId) {
     (relay, [alice, bob, mallory], channel)
 }
 
-/// A relay refuses what an agent offers: changes to the group, and nothing else. How many there were.
+/// Refuses an agent's frames, which must all be changes to the group. Returns their number.
 fn refuse(agent: &mut Agent, channel: ChannelId) -> usize {
     let given = agent.next_frames(channel, 1 << 20).expect("given").frames;
     for frame in &given {

@@ -1,4 +1,4 @@
-//! KeyPackages whose time passes: renewed by their owner, skipped by who claims them.
+//! Expiring KeyPackages: renewed by their owner, skipped by claimers.
 
 use super::relay::{Agent, Relay, changed, channel_of, settle};
 use skytale_proto::limits::KEY_PACKAGES_MAX;
@@ -40,8 +40,8 @@ impl Hands {
     }
 }
 
-/// Does what an agent does that is online: offers, claims its own KeyPackages whose time has come, offers again. How many
-/// it has taken back.
+/// Acts like an online agent: offers KeyPackages, claims its own expiring ones, offers again. Returns how many it has
+/// withdrawn.
 fn renew(relay: &Relay, agent: &mut Agent) -> u32 {
     let due = head_is_due(relay, agent);
     agent.stock_up(relay);
@@ -70,8 +70,8 @@ fn id_of(package: &ClaimedPackage) -> skytale_proto::FrameId {
     frame.header().id
 }
 
-/// Claims as an agent does that adds another: until a KeyPackage is in force, or the last resort is not. How many were
-/// claimed.
+/// Claims like an agent that adds another one: until a KeyPackage is valid, or the last resort is not. Returns how many
+/// were claimed.
 fn add(relay: &Relay, by: &mut Agent, agent: AgentId, channel: ChannelId) -> (usize, Result<(), EngineError>) {
     for claims in 1..=KEY_PACKAGES_MAX + 1 {
         let package = by.claim(relay, agent);
@@ -85,7 +85,7 @@ fn add(relay: &Relay, by: &mut Agent, agent: AgentId, channel: ChannelId) -> (us
     panic!("the last resort comes at the end");
 }
 
-/// The agent can be added, reads its Welcome, and hears what is said.
+/// Checks that the agent can be added, reads its Welcome, and receives messages.
 fn assert_joins(relay: &Relay, by: &mut Agent, agent: &mut Agent) {
     let channel = channel_of(relay, &mut [&mut *by]);
     let (claims, added) = add(relay, by, agent.id(), channel);

@@ -1,4 +1,4 @@
-//! What agents saw, put together: every message once and in order to all, on one log.
+//! Accounting of what agents saw: every message once and in order for all, on one log.
 
 use super::nodes::Fleet;
 use crate::agent::world::{assert_same, soon, transcript};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Agents that talk in one channel, and all that is written down of it.
+/// Agents that talk in one channel, with a record of everything.
 pub(crate) struct Account {
     channels: Vec<Channel>,
     agents: Vec<AgentId>,
@@ -22,7 +22,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Of these agents in this channel, each with its own handle.
+    /// Creates the account of agents in a channel, each with its own handle.
     pub(crate) fn of(agents: &[Agent], channels: &[Channel]) -> Self {
         let over = tokio_util::sync::CancellationToken::new();
         let readers = channels
@@ -39,7 +39,7 @@ impl Account {
         }
     }
 
-    /// Sends as the agent with this number, from one place at a time. It is never refused.
+    /// Sends as the agent with this number, one call at a time. It is never refused.
     pub(crate) async fn send(&self, number: usize, text: String) {
         let (agent, channel) = (self.agents[number], self.channels[number].id());
         let sent = self.channels[number].send(text).await.expect("taken");
@@ -58,13 +58,13 @@ impl Account {
         });
     }
 
-    /// How many were sent so far.
+    /// Returns the number of messages sent so far.
     pub(crate) fn sent(&self) -> usize {
         let is_sent = |event: &&Event| matches!(event, Event::Sent { .. });
         self.written.lock().iter().filter(is_sent).count()
     }
 
-    /// Waits until all is delivered, and checks all of it.
+    /// Waits until everything is delivered, and checks it.
     pub(crate) async fn settle(self, fleet: &Fleet) {
         let mut acknowledgements = std::mem::take(&mut *self.acknowledgements.lock());
         let all = async {
@@ -134,8 +134,8 @@ async fn log_of(fleet: &Fleet, channel: ChannelId) -> HashMap<Offset, Frame> {
     }
 }
 
-/// What an agent was shown: messages as it has them. What is no message to the application (a commit, say) is taken from
-/// the log; that the agent processed the very same is what its digest says.
+/// Returns the entries that an agent was shown: messages from its history, and others (commits, for example) from the
+/// log. Its digest proves that the agent processed the same entries.
 async fn shown_to(channel: &Channel, agent: AgentId, log: &HashMap<Offset, Frame>, written: &[Event]) -> Vec<Event> {
     let sent: HashSet<FrameId> = written
         .iter()

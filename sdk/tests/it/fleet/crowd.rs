@@ -1,4 +1,4 @@
-//! Many agents at once, whose relay nodes go under them.
+//! Many agents at once, whose relay nodes fail.
 
 use super::account::Account;
 use super::nodes::Fleet;
@@ -18,7 +18,7 @@ const TOGETHER: usize = 5;
 /// Agents that are made at once.
 const AT_ONCE: usize = 6;
 
-/// When agents came to which relay node, and what must not happen to any of them.
+/// Arrivals of agents at relay nodes, and checks for failures.
 struct Watch {
     arrivals: Arc<Mutex<Vec<Instant>>>,
     watching: JoinSet<usize>,
@@ -47,7 +47,7 @@ impl Watch {
         Self { arrivals, watching }
     }
 
-    /// Prints over what time those came who came since the last call, and how many within a tenth of a second at most.
+    /// Prints the time span of the arrivals since the last call, and the maximum number within a tenth of a second.
     fn report(&self, what: &str) -> usize {
         let mut arrivals = std::mem::take(&mut *self.arrivals.lock());
         arrivals.sort();

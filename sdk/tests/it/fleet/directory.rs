@@ -1,4 +1,4 @@
-//! The list of relay nodes: where it comes from, and what is done with it while nobody gives another.
+//! The list of relay nodes: its source, and its use while there is no new one.
 
 use super::nodes::{Directory, Fleet};
 use crate::agent::world::{channel_of, event, soon};

@@ -1,4 +1,4 @@
-//! A relay node that dies, drains, comes back.
+//! A relay node that dies, drains, restarts.
 
 use super::account::Account;
 use super::nodes::Fleet;
@@ -7,7 +7,7 @@ use skytale_proto::Code;
 use skytale_sdk::{Agent, Event, Events};
 use std::time::Duration;
 
-/// What was reported of sessions since.
+/// Returns the events about sessions since.
 async fn told(agent: &Agent, mut events: Events) -> Vec<Event> {
     agent.close(Duration::from_secs(10)).await;
     let mut told = Vec::new();

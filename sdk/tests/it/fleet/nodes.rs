@@ -1,4 +1,4 @@
-//! Relay nodes, each as if it were a process of its own, and the directory that names them.
+//! Relay nodes, each like a separate process, and the directory that lists them.
 
 use crate::agent::world::{AUDIENCE, ISSUER, Mint, SEED, agent_config, soon, watch};
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ pub(crate) struct Fleet {
     pub(crate) log: Arc<dyn LogStore>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) nodes: Vec<Node>,
-    /// Of agents that are made from now on.
+    /// Timeout of agents that are created from now on.
     pub(crate) answer_timeout: Duration,
 }
 
@@ -33,18 +33,18 @@ pub(crate) struct Node {
 }
 
 struct Running {
-    /// Its own, so that it can end as a process does that is killed: all at once, without a word.
+    /// Its own runtime, so that it can end like a killed process: all at once, without notice.
     runtime: Runtime,
     node: Arc<RelayNode>,
 }
 
-/// The API: gives out tokens, and names relay nodes.
+/// The API: issues tokens, and lists relay nodes.
 pub(crate) struct Directory {
     mint: Arc<Mint>,
     named: Mutex<Vec<Relay>>,
-    /// It answers nobody.
+    /// Whether it refuses all requests.
     pub(crate) away: AtomicBool,
-    /// It takes every question and answers none.
+    /// Whether it accepts all requests without answering.
     pub(crate) hangs: AtomicBool,
     pub(crate) regions: Mutex<Vec<Option<Region>>>,
     pub(crate) life_s: Mutex<u64>,
@@ -221,7 +221,7 @@ impl Node {
         }
     }
 
-    /// Ends it as `SIGKILL` does: its tasks are gone where they are, its socket is closed, and nobody learns.
+    /// Ends it like `SIGKILL`: its tasks are gone, its socket is closed, and nobody is notified.
     pub(crate) fn kill(&self) {
         if let Some(Running { runtime, node }) = self.running.lock().take() {
             runtime.shutdown_background();
@@ -229,7 +229,7 @@ impl Node {
         }
     }
 
-    /// Makes it stall, as a process does that is stopped: what comes meanwhile waits in its socket.
+    /// Makes it stall like a stopped process: data that arrives meanwhile waits in its socket.
     pub(crate) fn stand_still(&self, time: Duration) {
         if let Some(running) = &*self.running.lock() {
             // Its only thread.
@@ -237,7 +237,7 @@ impl Node {
         }
     }
 
-    /// Tells its agents to go elsewhere and returns when none is left, or the time is over. Goes on running.
+    /// Tells its agents to move and returns when none is left, or the time is over. It keeps running.
     pub(crate) async fn drain(&self, within: Duration) {
         let node = self.running.lock().as_ref().map(|running| Arc::clone(&running.node));
         if let Some(node) = node {
@@ -245,7 +245,7 @@ impl Node {
         }
     }
 
-    /// Tells it that the clock which it is measured by is so far behind its own; and gives what it makes of that.
+    /// Tells it that its reference clock is this far behind its own; returns its conclusion.
     pub(crate) fn is_ahead_by(&self, time: Duration) -> bool {
         let running = self.running.lock();
         let clock = running.as_ref().expect("it runs").node.clock();
@@ -265,7 +265,7 @@ impl Node {
             .map_or(0, |running| running.node.sessions())
     }
 
-    /// Ends it, and its sessions with a word.
+    /// Stops it, and notifies its sessions.
     pub(crate) async fn stop(&self) {
         let running = self.running.lock().take();
         if let Some(Running { runtime, node }) = running {

@@ -1,4 +1,4 @@
-//! How long an agent is without service when its relay node is lost: printed, not judged.
+//! Time without service for an agent when its relay node is lost: printed, not judged.
 
 use super::nodes::Fleet;
 use crate::agent::world::{channel_of, soon};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// Sends every few milliseconds while `fault` runs, and gives the longest time in which nothing was delivered.
+/// Sends every few milliseconds while `fault` runs, and returns the longest time without a delivery.
 async fn longest_silence(channel: &Channel, fault: impl Future<Output = ()>) -> Duration {
     let delivered = Arc::new(Mutex::new(vec![Instant::now()]));
     let mut waiting = JoinSet::new();

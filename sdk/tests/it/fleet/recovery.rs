@@ -1,7 +1,7 @@
-//! Ways back to current where members work with different nodes, and do things at one moment.
+//! Recovery of members that work with different nodes, and act at the same moment.
 //!
-//! Nodes have a replica each, over real NATS servers. Frames are held back at the nodes, and let go together: so that each
-//! of two was made without knowledge of the other, however fast or slow anything is.
+//! Nodes have a replica each, over real NATS servers. Frames are held back at the nodes, and released together: so each
+//! of two was made without knowledge of the other, at any speed.
 
 mod bootstrapped;
 mod rebooted;

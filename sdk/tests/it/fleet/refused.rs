@@ -1,4 +1,4 @@
-//! Relay nodes that replay, and cannot append.
+//! Relay nodes that can replay, but not append.
 
 use super::account::Account;
 use super::nodes::Fleet;

@@ -1,4 +1,4 @@
-//! Relay nodes with a replica each, over real NATS servers; and agents that each know one of them alone.
+//! Relay nodes with a replica each, over real NATS servers; and agents that each know only one of them.
 
 use super::nodes::Fleet;
 use crate::agent::world::soon;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 /// Messages of a shard from one checkpoint to the next.
 const CHECKPOINT_EVERY: u64 = 20;
-/// How long agents and nodes wait for an answer: longer than a test holds one back.
+/// Time that agents and nodes wait for an answer: longer than a test holds one back.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Nodes of one fleet.
@@ -97,7 +97,7 @@ impl Replicas {
         self.fleet.config(name, 0).vault
     }
 
-    /// Gives up all that a log has, as retention does.
+    /// Trims everything in a log, like retention.
     pub(crate) async fn trim(&self, log: LogId) -> Offset {
         let store = &self.stores[0];
         let up_to = *store.watch_head(log).await.expect("known").borrow();
@@ -137,7 +137,7 @@ impl Replicas {
         }
     }
 
-    /// Every frame that any agent has offered to any node, whatever became of it.
+    /// Returns every frame that any agent has offered to any node, whatever its outcome.
     pub(crate) fn offered(&self) -> Vec<Frame> {
         let nodes = self.fleet.nodes.iter();
         nodes.flat_map(|node| node.store.seen()).collect()
@@ -151,12 +151,12 @@ impl Replicas {
     }
 }
 
-/// Ends an agent in good order, so that its vault can be looked at.
+/// Closes an agent cleanly, so that its vault can be examined.
 pub(crate) async fn close(agent: Agent) {
     soon("closed", agent.close(Duration::from_secs(20))).await;
 }
 
-/// The channel as its agent has it.
+/// Returns an agent's handle of a channel.
 pub(crate) async fn channel_at(agent: &Agent, id: ChannelId) -> Channel {
     agent.channel(id).await.expect("in the vault")
 }

@@ -1,4 +1,4 @@
-//! Everything is restarted in turn, under load.
+//! A rolling restart of everything, under load.
 
 use super::account::Account;
 use super::nodes::Fleet;

@@ -1,4 +1,4 @@
-//! Relay nodes that are there, answer pings, and do not do what they are asked.
+//! Relay nodes that are reachable and answer pings, but do not serve requests.
 
 use super::account::Account;
 use super::nodes::Fleet;
@@ -9,7 +9,7 @@ use skytale_proto::Code;
 use skytale_sdk::{Agent, Event, Events};
 use std::time::Duration;
 
-/// Longer than a sound node takes on a machine that is overloaded.
+/// Longer than a healthy node takes on an overloaded machine.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 async fn fleet(count: usize) -> Fleet {
@@ -41,8 +41,7 @@ async fn stream(account: &Account, numbers: &[usize], count: usize) {
     }
 }
 
-/// Closes an agent, and gives how often it moved, how often a relay node was asked to be silent, and how often it was without
-/// a session.
+/// Closes an agent, and returns its moves, the number of silent relay nodes, and the number of times without a session.
 async fn told(agent: &Agent, mut events: Events) -> (Vec<Code>, usize, usize) {
     agent.close(Duration::from_secs(10)).await;
     let (mut moves, mut silent, mut disconnected) = (Vec::new(), 0, 0);

@@ -1,4 +1,4 @@
-//! The API's client against an HTTP peer that answers as a test wants it to.
+//! The API's client against a scripted HTTP peer.
 
 use super::peer::within;
 use data_encoding::HEXLOWER;
@@ -26,7 +26,7 @@ struct Answer {
 
 type Respond = Box<dyn FnOnce(&Request) -> Answer + Send>;
 
-/// Answers one request a connection, each with the next of `answers`, and gives the requests.
+/// Answers one request per connection, each with the next of `answers`, and returns the requests.
 async fn serve(answers: Vec<Respond>) -> (String, tokio::task::JoinHandle<Vec<Request>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
     let base = format!("http://{}", listener.local_addr().expect("an address"));

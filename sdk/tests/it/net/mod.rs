@@ -1,4 +1,4 @@
-//! Sessions against a peer that answers as a test wants it to: the answers of a sound relay, and those of a hostile one.
+//! Sessions with a scripted peer: the answers of a healthy relay, and those of a hostile one.
 
 mod api;
 mod peer;

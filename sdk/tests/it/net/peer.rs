@@ -27,7 +27,7 @@ pub(crate) fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs()
 }
 
-/// One end of a stream, spoken to in messages.
+/// One end of a stream, for messages.
 pub(crate) struct Line {
     pub(crate) send: SendStream,
     pub(crate) receive: RecvStream,
@@ -60,7 +60,7 @@ impl Line {
     }
 }
 
-/// A connection of which the Hello was read.
+/// A connection after its Hello was read.
 pub(crate) struct Peer {
     pub(crate) connection: Connection,
     pub(crate) control: Line,
@@ -68,7 +68,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Answers the Hello as a sound relay does.
+    /// Answers the Hello like a healthy relay.
     pub(crate) async fn start(&mut self, keepalive: Duration, token_expires_s: u64) {
         let started = Started {
             limits: Some(Limits::default()),
@@ -135,7 +135,7 @@ impl Script {
         Self { relay, endpoint, task }
     }
 
-    /// Waits for the script's end, where its own assertions are shown.
+    /// Waits for the script's end, which shows its own assertions.
     pub(crate) async fn end(self) {
         within(self.task).await.expect("the script went as it should");
         self.endpoint.close().await;
@@ -159,7 +159,7 @@ pub(crate) async fn endpoint() -> Endpoint {
         .expect("an endpoint")
 }
 
-/// Connects with the token `first`, and `second` at every later time.
+/// Connects with the token `first`, and with `second` every later time.
 pub(crate) async fn connect(relay: &Relay) -> Result<(Session, Endpoint), RelayError> {
     connect_until(relay, now_s() + 600).await
 }

@@ -1,4 +1,4 @@
-//! How a session starts, lives and ends.
+//! Start, life and end of a session.
 
 use super::peer::{Script, connect, connect_until, now_s, within};
 use skytale_proto::session::{

@@ -302,7 +302,7 @@ async fn entries_come_dense_and_then_live() {
     script.end().await;
 }
 
-/// Subscribes after offset 4, gets `answer`, and gives the error that comes of it.
+/// Subscribes after offset 4, gets `answer`, and returns the resulting error.
 async fn error_of(answer: Vec<Bytes>, limit: Option<u64>) -> RelayError {
     let script = Script::run(move |mut peer| {
         Box::pin(async move {

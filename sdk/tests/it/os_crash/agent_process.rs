@@ -1,5 +1,5 @@
-//! An agent in a process of its own: this binary again. It says what it has done and what it learned, and is stopped and
-//! killed with the machine that it is said to be on.
+//! An agent in its own process: this binary again. It reports its actions and results, and is stopped and killed with
+//! its simulated machine.
 
 use super::write_back::WriteBack;
 use super::{random_ms, say};
@@ -13,19 +13,19 @@ use std::time::{Duration, Instant};
 
 /// The vault's file.
 const AGENT: &str = "SKYTALE_TEST_CRASH_AGENT";
-/// What it does, a [`Role`].
+/// Its [`Role`].
 const ROLE: &str = "SKYTALE_TEST_CRASH_ROLE";
 const CHANNEL: &str = "SKYTALE_TEST_CRASH_CHANNEL";
 /// `ENDPOINT@ADDRESS`.
 const RELAY: &str = "SKYTALE_TEST_CRASH_RELAY";
-/// What its messages begin with.
+/// Prefix of its messages.
 const PREFIX: &str = "SKYTALE_TEST_CRASH_PREFIX";
 /// The backup that it makes, or restores.
 const FILE: &str = "SKYTALE_TEST_CRASH_FILE";
-/// Waiting for longer is hanging.
+/// Time after which a wait counts as hanging.
 const HANGING: Duration = Duration::from_secs(60);
 
-/// What the child does until it is killed.
+/// Task of the child until it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Works with a relay node, sends without end, and acknowledges what it receives.
@@ -38,7 +38,7 @@ pub(super) enum Role {
     Restore,
 }
 
-/// What the child gets.
+/// Parameters of the child.
 #[derive(Clone)]
 pub(super) struct Told {
     pub(super) vault: PathBuf,
@@ -67,7 +67,7 @@ pub(super) fn child() {
         ),
         file: word(FILE).into(),
     };
-    // The machine writes back what it likes from the beginning.
+    // The machine writes back arbitrary pages from the start.
     let _writes_back = WriteBack::start(told.vault.parent().expect("a folder"));
     let roles = [Role::Talk, Role::Queue, Role::BackUp, Role::Restore];
     let role = roles.into_iter().find(|role| format!("{role:?}") == word(ROLE));
@@ -153,7 +153,7 @@ pub(super) struct AgentProcess {
 }
 
 impl AgentProcess {
-    /// Starts it; what it says goes to files in a folder that does not crash.
+    /// Starts it; its output goes to files in a folder that does not crash.
     pub(super) fn start(role: Role, told: &Told, prefix: &str, outside: &Path) -> Self {
         let (said, complained) = (outside.join("said"), outside.join("complained"));
         let relay = format!("{}@{}", told.relay.endpoint, told.relay.addresses[0]);
@@ -179,14 +179,14 @@ impl AgentProcess {
         }
     }
 
-    /// What it has said, line by line. A line that was cut off has no dot at its end, and promises nothing.
+    /// Returns its output, line by line. A truncated line has no dot at its end, and promises nothing.
     fn lines(&self) -> Vec<String> {
         let said = std::fs::read_to_string(&self.said).expect("read");
         let whole = said.lines().filter_map(|line| line.strip_suffix(" ."));
         whole.map(str::to_owned).collect()
     }
 
-    /// Waits until it has said a line that begins so, so many times.
+    /// Waits until it has printed this many lines with a prefix.
     pub(super) async fn says(&self, begins: &str, times: usize) {
         let begun = Instant::now();
         while self.lines().iter().filter(|line| line.starts_with(begins)).count() < times {
@@ -199,7 +199,7 @@ impl AgentProcess {
         }
     }
 
-    /// How long it takes from its start until it has said a line that begins so, so many times.
+    /// Measures the time from its start until it has printed this many lines with a prefix.
     pub(super) async fn takes_ms(&self, begins: &str, times: usize) -> u64 {
         self.says(begins, times).await;
         u64::try_from(self.started.elapsed().as_millis()).expect("short")
@@ -213,7 +213,7 @@ impl AgentProcess {
         assert!(stopped.expect("kill").success(), "it is there");
     }
 
-    /// Kills it, and gives what it has said. It must have had nothing to complain of.
+    /// Kills it, and returns its output. It must have reported no errors.
     pub(super) fn kill(mut self) -> Vec<String> {
         self.child.kill().expect("killed");
         let status = self.child.wait().expect("ended");

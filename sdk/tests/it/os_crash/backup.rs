@@ -1,4 +1,4 @@
-//! An agent's machine crashes while backups are made: there is a whole one under the name, or none.
+//! An agent's machine crashes during backups: there is a complete one under the name, or none.
 
 use super::agent_process::{Role, vault_key};
 use super::disk::Disk;
@@ -32,7 +32,7 @@ pub(super) async fn backed_up(disk: &Disk, rounds: u32) {
         tokio::time::sleep(random_time(took_ms * 3 / 2 + 2)).await;
         let said = disk.crash(bob);
         pair.heard(&said);
-        // What the last backup that was reported as made must have: all that was taken before.
+        // The last backup reported as made must have all messages accepted before.
         let made = said.iter().rposition(|line| line == "made");
         let promised: BTreeSet<FrameId> = said[..made.unwrap_or_default()]
             .iter()
@@ -71,7 +71,7 @@ async fn is_whole(pair: &Pair, disk: &Disk, round: u32, promised: &BTreeSet<Fram
     assert!(done.backup_ms.is_some(), "round {round}: without the mark of a backup");
     let mut config = pair.config();
     config.vault = vault;
-    // Never connected: two copies of one agent are not to be used at a time.
+    // Never connected: two copies of one agent must not be used at the same time.
     let copy = Agent::open(config).await.expect("opens");
     let channel = copy.channel(pair.id).await.expect("there");
     let known = pair.known_to(&channel).await;

@@ -25,17 +25,17 @@ impl Disk {
         }
     }
 
-    /// Where it is mounted.
+    /// Returns its mount point.
     pub(super) fn live(&self) -> PathBuf {
         self.folder.join("live")
     }
 
-    /// A folder somewhere else.
+    /// Returns a folder on another disk.
     pub(super) fn outside(&self) -> &Path {
         &self.outside
     }
 
-    /// The machine crashes, with the agent's process: the disk has what was durable by now. Gives what the agent has said.
+    /// Crashes the machine with the agent's process: the disk keeps only durable data. Returns the agent's output.
     pub(super) fn crash(&self, agent: AgentProcess) -> Vec<String> {
         agent.stand_still();
         std::thread::sleep(IN_FLIGHT);

@@ -11,23 +11,23 @@ use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Alice's machine is sound; bob's crashes.
+/// Alice's machine is reliable; bob's crashes.
 pub(super) struct Pair {
     pub(super) world: World,
     pub(super) alice: Option<Agent>,
     pub(super) id: ChannelId,
     pub(super) vault: PathBuf,
-    /// Messages that bob's vault took, as he said.
+    /// Messages that bob's vault accepted, by his output.
     queued: BTreeSet<FrameId>,
-    /// What he learned to be delivered.
+    /// Messages that he saw delivered.
     delivered: BTreeSet<(FrameId, Offset)>,
     /// The last message that he has acknowledged.
     acked: Offset,
-    /// Messages of which he learned that their outcome is not known.
+    /// Number of messages that he saw fail with an unknown outcome.
     pub(super) doubtful: usize,
 }
 
-/// Ends an agent in good order.
+/// Closes an agent cleanly.
 pub(super) async fn close(agent: Agent) {
     soon("closed", agent.close(Duration::from_secs(20))).await;
 }
@@ -42,7 +42,7 @@ pub(super) async fn stands(channel: &Channel, wanted: Standing) {
     soon(&format!("to be {wanted:?}"), waiting).await;
 }
 
-/// How far bob had come on his ways back when his machine crashed.
+/// Progress of bob's recoveries when his machine crashed.
 pub(super) struct Way {
     opened_ms: u64,
     took_ms: u64,
@@ -62,7 +62,7 @@ impl Display for Way {
 }
 
 impl Pair {
-    /// A new pair in a channel. Where `bob_first`, it is bob who begins a group again of which both are out.
+    /// Creates a pair in a channel. With `bob_first`, bob recreates the group if both are out of sync.
     pub(super) async fn new(disk: &Disk, name: &str, bob_first: Option<bool>) -> Self {
         let world = World::new().await;
         let alice = world.agent("alice").await;
@@ -124,7 +124,7 @@ impl Pair {
         soon(text, sent.delivered()).await.expect("delivered");
     }
 
-    /// Takes down what bob has said.
+    /// Records bob's output.
     pub(super) fn heard(&mut self, lines: &[String]) {
         for line in lines {
             let words: Vec<&str> = line.split(' ').collect();
@@ -138,14 +138,14 @@ impl Pair {
         }
     }
 
-    /// What bob has said of messages that are not in his vault any more, because it was replaced.
+    /// Forgets bob's output about messages that are no longer in his vault, because it was replaced.
     pub(super) fn forget(&mut self) {
         self.queued.clear();
         self.delivered.clear();
         self.acked = Offset::ZERO;
     }
 
-    /// After a crash, without one: bob's vault opens and has all that was promised; he comes back to current, and both have
+    /// Checks the state after a crash: bob's vault opens and has everything promised; he becomes current, and both have
     /// read the same.
     pub(super) async fn holds(&mut self) {
         let bob = Agent::open(self.config()).await.expect("the vault opens");
@@ -174,7 +174,8 @@ impl Pair {
         self.alice_says("so he is").await;
         reach(&channel, theirs.cursor().await.expect("a cursor")).await;
 
-        // What was encrypted before an earlier crash, and may be among entries that are gone, is not sent again, and told.
+        // Messages encrypted before an earlier crash, which may be among lost entries, are not sent again, and are
+        // reported.
         for failed in channel.failed().await.expect("listed") {
             assert_eq!(failed.code, Code::DeliveryUnknown);
             let was_delivered = self.delivered.iter().any(|(id, _)| *id == failed.frame_id);
@@ -182,14 +183,14 @@ impl Pair {
                 !was_delivered,
                 "told to be delivered, and then not to be known: {failed:?}"
             );
-            // Or the crash came before he could say that it was taken.
+            // Or the crash came before he could report that it was accepted.
             self.queued.remove(&failed.frame_id);
             self.doubtful += 1;
             channel.dismiss(failed.frame_id).await.expect("dismissed");
         }
 
-        // All else that bob has sent: once, at the place that he learned, read by both; and no key was used for two of them,
-        // for then the second could not be read.
+        // All other messages of bob: once, at the reported offset, read by both. No key was used for two of them, or
+        // the second would be unreadable.
         let (ours, read) = (transcript(&channel).await, transcript(&theirs).await);
         for messages in [&ours, &read] {
             let ids: BTreeSet<FrameId> = messages.iter().map(|message| message.frame_id).collect();
@@ -205,7 +206,7 @@ impl Pair {
                 );
             }
         }
-        // Alice can read all that there is; bob all but Welcomes that another copy of his vault had asked for.
+        // Alice can read everything; bob everything except Welcomes that another copy of his vault had requested.
         assert_eq!(theirs.unreadable(Offset::ZERO, 10).await.expect("listed"), []);
         let unreadable = channel.unreadable(Offset::ZERO, 100).await.expect("listed");
         let not_his = |entry: &UnreadableEntry| entry.reason.starts_with("its Welcome cannot be used");
@@ -234,11 +235,12 @@ impl Pair {
         close(bob).await;
     }
 
-    /// The channel's standing in what a crash has left, seen in a copy of it; and where its last handshake is.
+    /// Returns the channel's standing after a crash, read from a copy of the vault, and the offset of its last
+    /// handshake.
     pub(super) async fn peek(&self, disk: &Disk) -> (Standing, Offset) {
         let folder = tempfile::tempdir_in(disk.outside()).expect("a folder");
         let name = self.vault.file_name().expect("a name").to_string_lossy().into_owned();
-        // That says nothing of how the vault was left, so that the copy does not count as one.
+        // An empty lock does not record how the vault was closed, so that the copy does not count as one.
         std::fs::write(folder.path().join(format!("{name}.lock")), "").expect("written");
         for suffix in ["", "-wal"] {
             let file = self.vault.with_file_name(format!("{name}{suffix}"));
@@ -256,8 +258,8 @@ impl Pair {
         (info.standing, info.handshake_head)
     }
 
-    /// Bob's machine crashes on his way back, at any moment: from when his vault is open, or from the start of his process.
-    /// Notes how far he had come.
+    /// Crashes bob's machine during his recovery, at a random moment: after his vault is open, or after the start of
+    /// his process. Records his progress.
     pub(super) async fn crash_on_the_way(&mut self, disk: &Disk, way: &mut Way, prefix: &str, from_open: bool) {
         let (_, before) = self.peek(disk).await;
         let bob = self.start(Role::Talk, prefix, disk);
@@ -277,7 +279,7 @@ impl Pair {
         }
     }
 
-    /// How long the way back takes, where nothing happens.
+    /// Measures the time of a recovery without a crash.
     pub(super) async fn time_way(&mut self, disk: &Disk) -> Way {
         let bob = self.start(Role::Talk, "0", disk);
         let opened_ms = bob.takes_ms("open", 1).await;
@@ -294,7 +296,7 @@ impl Pair {
         }
     }
 
-    /// The messages of a vault, in its history, its outbox, or among those that failed.
+    /// Returns the messages of a vault: in its history, its outbox, or its failed sends.
     pub(super) async fn known_to(&self, channel: &Channel) -> BTreeSet<FrameId> {
         let history = transcript(channel).await.into_iter().map(|message| message.frame_id);
         let outbox = channel.outbox().await.expect("listed").into_iter();
@@ -305,7 +307,7 @@ impl Pair {
             .collect()
     }
 
-    /// Messages that bob has said were taken.
+    /// Returns messages that bob has reported as accepted.
     pub(super) fn queued(&self) -> &BTreeSet<FrameId> {
         &self.queued
     }

@@ -1,4 +1,4 @@
-//! An agent's machine crashes while the group begins again: by this agent, or by the other one.
+//! An agent's machine crashes while the group is recreated: by this agent, or by the other one.
 
 use super::disk::Disk;
 use super::pair::{Pair, close};

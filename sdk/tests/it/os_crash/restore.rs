@@ -1,4 +1,4 @@
-//! An agent's machine crashes while a backup is put in the vault's place: the vault is the old one or the new one.
+//! An agent's machine crashes during a restore: the vault is the old one or the new one.
 
 use super::agent_process::Role;
 use super::disk::Disk;
@@ -15,7 +15,7 @@ pub(super) async fn restored(disk: &Disk, rounds: u32) {
     let bob = Agent::open(pair.config()).await.expect("opened");
     bob.backup(&file, false).await.expect("made");
     close(bob).await;
-    // How long it takes, where nothing happens.
+    // The time without a crash.
     let bob = pair.start(Role::Restore, "", disk);
     let begun_ms = bob.takes_ms("begin", 1).await;
     let took_ms = bob.takes_ms("done", 1).await - begun_ms;
@@ -23,7 +23,7 @@ pub(super) async fn restored(disk: &Disk, rounds: u32) {
     remove_aside(&pair);
     let (mut old, mut new, mut done_rounds) = (0, 0, 0);
     for round in 1..=rounds {
-        // A vault whose process was killed: a part of it is in its write-ahead log alone.
+        // A vault whose process was killed: a part of it is only in its write-ahead log.
         let bob = pair.start(Role::Queue, &format!("{round}"), disk);
         bob.says("queued", 5).await;
         tokio::time::sleep(random_ms(0, 60)).await;
@@ -78,7 +78,7 @@ pub(super) async fn restored(disk: &Disk, rounds: u32) {
     ));
 }
 
-/// Whether a vault has all of these messages, or none of them; `None` where it has some.
+/// Whether a vault has all of these messages, or none of them; `None` if it has some.
 async fn has(pair: &Pair, vault: &PathBuf, messages: &BTreeSet<FrameId>) -> Option<bool> {
     let mut config = pair.config();
     config.vault.clone_from(vault);

@@ -1,4 +1,4 @@
-//! What fails, what waits for others, and backups, through the process that has the vault open.
+//! Failures, waits for others, and backups, through the process that has the vault open.
 
 use super::super::world::{World, channel_of, event, soon};
 use super::attach;

@@ -1,4 +1,4 @@
-//! How it ends: for the owner, for its guests, for the next owner.
+//! The end of sharing: for the owner, for its guests, for the next owner.
 
 use super::super::world::{World, channel_of, numbered, soon};
 use super::{attach, open_or_attach, socket};

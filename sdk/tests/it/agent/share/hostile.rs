@@ -1,4 +1,4 @@
-//! Whoever comes to a vault's socket and is no guest.
+//! Hostile clients of a vault's socket.
 
 use super::super::world::{World, soon};
 use super::{attach, open_or_attach, socket};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-/// Length, kind, id: as the wire format says.
+/// Encodes a frame: length, kind and id, as in the wire format.
 fn frame(length: u32, kind: u8, id: u64, body: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), [kind].as_slice(), &id.to_be_bytes(), body].concat()
 }
@@ -34,7 +34,7 @@ fn hello(version: u16) -> Vec<u8> {
     whole(1, &body)
 }
 
-/// What the owner says until it hangs up.
+/// Returns everything that the owner sends until it hangs up.
 async fn until_the_end(mut stream: UnixStream) -> Vec<u8> {
     let mut said = Vec::new();
     let reading = async {
@@ -167,7 +167,7 @@ async fn a_stalled_greeting_delays_neither_other_guests_nor_the_end() {
     works(&owner, &world).await;
 }
 
-/// Connects as nobody, and gives the answer: `refused` where it could not connect.
+/// Connects as the user nobody, and returns the answer: `refused` if it could not connect.
 fn as_nobody(path: &std::path::Path) -> Result<String, String> {
     let script = r#"
         use Socket;

@@ -1,4 +1,4 @@
-//! Attacks on the ways back: forged and replayed requests, external commits, new beginnings, and statuses of a log.
+//! Attacks on recovery: forged and replayed requests, external commits, reboots, and statuses of a log.
 
 use super::super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use super::{Key, Rogue, assert_refused, commit, key_package};
@@ -103,7 +103,7 @@ fn a_request_to_rejoin_that_its_author_did_not_sign_is_refused_by_all() {
     }
 }
 
-/// So that the refusals above and below are for what they say, and not for a test that forges badly.
+/// Shows that the refusals above and below have the stated reasons, and not a bad forgery in the test.
 #[test]
 fn what_a_member_asks_for_itself_is_taken() {
     let relay = Relay::new();

@@ -1,4 +1,4 @@
-//! Headers that make the log's roster another one than the group, and members that do what the policy keeps for admins.
+//! Headers that make the log's roster differ from the group, and members that exceed their rights.
 
 use super::super::relay::{Agent, Relay, assert_agree, changed, governed_channel_of, settle};
 use super::{Rogue, assert_contained, commit};

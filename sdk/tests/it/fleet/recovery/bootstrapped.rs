@@ -1,4 +1,4 @@
-//! Members that come back to a node which began with a checkpoint, after the streams gave up what was before it.
+//! Members that return to a node that started with a checkpoint, after the streams were trimmed before it.
 
 use super::super::replicas::{Replicas, account, channel_at, close, settings, store};
 use crate::agent::world::{channel_of, event, reach, soon, texts, transcript};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 const RETENTION: Duration = Duration::from_secs(2);
-/// How long a keeper listens for the nodes.
+/// Time that a keeper listens for the nodes.
 const HEARS_FOR: Duration = Duration::from_millis(300);
 
 async fn say(from: &Channel, to: &[&Channel], text: &'static str) -> Offset {

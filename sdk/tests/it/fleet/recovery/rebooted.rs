@@ -1,4 +1,4 @@
-//! Nobody can follow the group any more, and several begin it again at one moment.
+//! Nobody can follow the group any more, and several members reboot it at the same moment.
 
 use super::super::replicas::Replicas;
 use super::room::{Room, is_reboot, name};
@@ -7,7 +7,7 @@ use skytale_proto::{Kind, Offset};
 use skytale_sdk::{Event, Events, Standing};
 use std::path::PathBuf;
 
-/// How a vault got to be an older one.
+/// Way in which a vault became an older one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Back {
     /// A person copied files: their times tell.
@@ -38,8 +38,8 @@ fn put_back(copies: &Copies, back: Back) {
     }
 }
 
-/// All vaults are put back to before the last commit, which the log has given up since. All members begin the group again,
-/// each without knowledge of the others.
+/// Restores all vaults to before the last commit, which the log has trimmed since. All members reboot the group, each
+/// without knowledge of the others.
 async fn all_begin_again(back: Back) {
     let mut room = Room::of(3).await;
     let all = [0, 1, 2];

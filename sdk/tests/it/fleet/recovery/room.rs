@@ -1,4 +1,4 @@
-//! A channel whose members each work with a node of their own; what was said in it, and what came of it.
+//! A channel whose members each work with their own node, with a record of its messages.
 
 use super::super::replicas::{Replicas, account, channel_at, close};
 use crate::agent::world::{channel_of, reach, soon, texts, transcript};
@@ -20,9 +20,9 @@ pub(super) struct Room {
     pub(super) agents: Vec<Agent>,
     pub(super) channels: Vec<Channel>,
     pub(super) id: ChannelId,
-    /// All entries that there ever were.
+    /// All entries that ever existed.
     log: BTreeMap<Offset, Frame>,
-    /// What was said.
+    /// Sent messages.
     said: BTreeSet<FrameId>,
     ratchets: Ratchets,
 }
@@ -143,7 +143,7 @@ impl Room {
         self.replicas.trim(self.id.log()).await
     }
 
-    /// From now on a node appends no frame of a kind, until it is let go.
+    /// Holds back frames of a kind at nodes, until they are released.
     pub(super) fn hold(&self, nodes: &[usize], kind: Kind) {
         for node in nodes {
             self.replicas.fleet.nodes[*node].store.hold(Some(kind));
@@ -176,7 +176,7 @@ impl Room {
         }
     }
 
-    /// Whether agents at these nodes are shown what is in the log.
+    /// Sets whether agents at these nodes are shown the log.
     pub(super) fn shows(&self, nodes: &[usize], shows: bool) {
         for node in nodes {
             let way = if shows { Way::Through } else { Way::Silent };
@@ -184,8 +184,8 @@ impl Room {
         }
     }
 
-    /// What is held back at these nodes goes out at one moment, and no agent there is shown anything before all of it has
-    /// been appended.
+    /// Releases the frames held back at these nodes at the same moment. No agent there is shown anything before all of
+    /// them have been appended.
     pub(super) async fn race(&self, nodes: &[usize]) {
         let stores = nodes.iter().map(|node| &self.replicas.fleet.nodes[*node].store);
         let counts: Vec<_> = stores.map(|store| (store, store.frames())).collect();
@@ -246,8 +246,8 @@ impl Room {
         }
     }
 
-    /// All of these, and nobody else, are members that are current: each speaks and is read by all, they are in one group,
-    /// and each has read or knows that it lost what was said. Nobody has used a key twice.
+    /// Checks that exactly these members are current: each sends and is read by all, they are in one group, and each
+    /// has read every message or knows that it lost it. Nobody has used a key twice.
     pub(super) async fn holds(mut self, members: &[usize]) {
         for member in members {
             self.stands(*member, Standing::Current).await;
@@ -325,8 +325,8 @@ impl Room {
         }
     }
 
-    /// Everybody ends; no vault has a leaf more than there are members, and no key of a ratchet was used twice in anything
-    /// that was offered to any node.
+    /// Closes everybody. Checks that no vault has more leaves than there are members, and that no ratchet key was used
+    /// twice in any frame offered to any node.
     async fn ends(mut self, members: &[usize]) {
         self.channels.clear();
         for agent in self.agents {
@@ -348,7 +348,7 @@ impl Room {
     }
 }
 
-/// Whether a frame begins the group again.
+/// Whether a frame reboots the group.
 pub(super) fn is_reboot(frame: &Frame) -> bool {
     Bundle::decode(frame.body().clone()).is_ok_and(|bundle| bundle.reboot)
 }
