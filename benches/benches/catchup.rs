@@ -226,11 +226,14 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The SDK's extension of the group context that holds a channel's policy.
+const POLICY_EXTENSION: u16 = 0xF5C2;
+
 fn capabilities() -> Capabilities {
     Capabilities::new(
         Some(&[ProtocolVersion::Mls10]),
         Some(&[SUITE]),
-        Some(&[ExtensionType::LastResort]),
+        Some(&[ExtensionType::LastResort, ExtensionType::Unknown(POLICY_EXTENSION)]),
         None,
         Some(&[CredentialType::Basic]),
     )
