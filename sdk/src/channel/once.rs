@@ -35,14 +35,21 @@ impl Channel {
     /// [waits](crate::agent::Agent#waits), and with [`Code::OutboxFull`] if the message is larger than the outbox.
     pub async fn send_when_room(&self, message: Outgoing) -> Result<Sent, AgentError> {
         let mut settled = self.core.bus.settled.subscribe();
+        let mut was_empty = false;
         loop {
             // Mark before the attempt, so that messages sent during it wake this task.
             settled.mark_unchanged();
             match self.send_message(message.clone()).await {
                 Err(error) if error.code() == Code::OutboxFull => {
+                    // It may have emptied since the refusal. A message refused twice by an empty outbox never fits.
                     if self.info().await?.outbox == 0 {
-                        return Err(error);
+                        if was_empty {
+                            return Err(error);
+                        }
+                        was_empty = true;
+                        continue;
                     }
+                    was_empty = false;
                 }
                 sent => return sent,
             }
