@@ -4,9 +4,8 @@ use super::channel::{self, Position};
 use super::clock::Clocks;
 use super::history::Retained;
 use super::{ChannelInfo, Engine, EngineConfig, EngineError, LABEL_BYTES_MAX, agent_log};
-use crate::mls::{self, Identity};
+use crate::mls::{self, Crypto, Identity, SignatureCounts};
 use crate::vault::{Durability, Vault, VaultKey, unsigned};
-use openmls_rust_crypto::RustCrypto;
 use skytale_proto::{AgentId, ChannelId, Digest, Offset, Policy, Region};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -23,7 +22,7 @@ impl Engine {
         let restored = vault.restored()?;
         let mut engine = Self {
             vault,
-            crypto: RustCrypto::default(),
+            crypto: Crypto::default(),
             identity,
             endpoint_secret,
             config,
@@ -39,6 +38,11 @@ impl Engine {
             tracing::warn!(%error, "a restored vault has not prepared to take new keys yet");
         }
         Ok(engine)
+    }
+
+    /// Returns how many signatures of others were verified, and how.
+    pub fn signature_counts(&self) -> SignatureCounts {
+        self.crypto.signatures().counts()
     }
 
     /// Returns the agent's identity: its public key.

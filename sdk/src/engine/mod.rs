@@ -83,6 +83,7 @@ mod waiting;
 mod window;
 
 pub use crate::event::Event;
+pub use crate::mls::SignatureCounts;
 pub use clock::Clock;
 pub use config::EngineConfig;
 pub use consent::{Consent, ConsentStatus};
@@ -106,13 +107,12 @@ pub use unreadable::UnreadableCause;
 pub use waiting::{Fate, Queued, QueuedKind, Refusal};
 pub use window::Fork;
 
-use crate::mls::Identity;
+use crate::mls::{Crypto, Identity};
 use crate::vault::{Restored, Vault};
 use bytes::Bytes;
 use channel::Channel;
 use clock::Clocks;
 use history::Retained;
-use openmls_rust_crypto::RustCrypto;
 use serde::{Deserialize, Serialize};
 use skytale_proto::{AgentId, ChannelId, Code, Digest, Frame, FrameId, Offset};
 use std::collections::{HashMap, HashSet};
@@ -129,7 +129,7 @@ pub const LABEL_BYTES_MAX: usize = 256;
 /// and may take milliseconds, so an async caller gives it a thread of its own.
 pub struct Engine {
     vault: Vault,
-    crypto: RustCrypto,
+    crypto: Crypto,
     identity: Identity,
     endpoint_secret: Zeroizing<[u8; 32]>,
     config: EngineConfig,

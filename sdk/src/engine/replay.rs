@@ -69,12 +69,22 @@ impl Engine {
         // An entry that MLS accepted and then could not apply leaves the group in an unusable state. Then everything is
         // undone, and repeated without it. Each round settles one entry.
         let mut broken = BTreeMap::new();
+        // A batch of signatures does not say which of them is bad. Then everything is undone, too, and repeated with
+        // each signature verified alone.
+        let mut in_batches = true;
         loop {
             let mut culprit = None;
             let replayed = self.transact_on(channel, Durability::Later, |tx, channel| {
                 tx.provider.defer_secrets();
+                if in_batches {
+                    tx.provider.allow_batches();
+                }
                 tx.replay(channel, fresh, &broken, &mut culprit)
             });
+            if self.crypto.signatures().take_batch_failed() {
+                in_batches = false;
+                continue;
+            }
             match (replayed, culprit) {
                 (Ok(((cursor, left), events)), _) => {
                     return Ok(Processed {
@@ -436,7 +446,10 @@ impl Tx<'_> {
     pub(super) fn message(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), Halt> {
         let header = frame.header();
         let group = channel.group.as_mut().ok_or_else(|| rejected("there is no group"))?;
-        let (author, content) = mls::process(group, self.provider, mls::read_message(frame.body())?)?;
+        let message = mls::read_message(frame.body())?;
+        let provider = self.provider;
+        // Nothing here is final before the transaction commits, and so before the signature has been verified.
+        let (author, content) = provider.deferring_signatures(|| mls::process(group, provider, message))?;
         let ProcessedMessageContent::ApplicationMessage(message) = content else {
             return Err(lied("it says that it is a message, and is a change to the group"));
         };

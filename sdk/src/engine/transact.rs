@@ -44,6 +44,7 @@ impl Engine {
     ) -> Result<(T, Vec<Event>), EngineError> {
         let sql = self.vault.sql();
         let provider = Provider::new(&self.crypto, sql);
+        self.crypto.signatures().start();
         let transaction = self.vault.begin(durability)?;
         let mut tx = Tx {
             sql,
@@ -57,6 +58,10 @@ impl Engine {
         let result = result?;
         let events = tx.events;
         provider.flush()?;
+        // Nothing leaves the transaction before the signatures of its messages have been verified.
+        if !self.crypto.signatures().settle() {
+            return Err(EngineError::mls("verifying signatures", "one of a batch is not valid"));
+        }
         transaction.commit()?;
         Ok((result, events))
     }

@@ -1,5 +1,6 @@
 //! The SDK's use of MLS (RFC 9420): identity, storage, and the rules of a group.
 
+mod crypto;
 mod external;
 mod group;
 mod identity;
@@ -7,8 +8,10 @@ mod life;
 mod policy;
 mod rejoin;
 mod seen;
+mod signatures;
 mod storage;
 
+pub(crate) use crypto::Crypto;
 pub(crate) use external::{build_external, open_external, seal_external};
 pub(crate) use group::{
     Change, Ground, Rejected, added_package, agent_of_leaf, build_commit, check_commit, create_config, group_id,
@@ -19,6 +22,7 @@ pub(crate) use life::Life;
 pub(crate) use policy::policy;
 pub(crate) use rejoin::{RejoinRequest, Welcomed, welcomed};
 pub(crate) use seen::Seen;
+pub use signatures::SignatureCounts;
 #[cfg(test)]
 pub(crate) use storage::in_keys;
 pub(crate) use storage::{Failure, Storage, StorageError};
@@ -26,15 +30,17 @@ pub(crate) use storage::{Failure, Storage, StorageError};
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::OpenMlsProvider;
 use rusqlite::Connection;
+#[cfg(doc)]
+use signatures::Signatures;
 
 /// Provider for OpenMLS, for the time of one transaction.
 pub(crate) struct Provider<'a> {
-    crypto: &'a RustCrypto,
+    crypto: &'a Crypto,
     storage: Storage<'a>,
 }
 
 impl<'a> Provider<'a> {
-    pub(crate) fn new(crypto: &'a RustCrypto, connection: &'a Connection) -> Self {
+    pub(crate) fn new(crypto: &'a Crypto, connection: &'a Connection) -> Self {
         Self {
             crypto,
             storage: Storage::new(connection),
@@ -69,6 +75,16 @@ impl<'a> Provider<'a> {
         self.storage.failure()
     }
 
+    /// See [`Signatures::allow_batches`].
+    pub(crate) fn allow_batches(&self) {
+        self.crypto.signatures().allow_batches();
+    }
+
+    /// See [`Signatures::deferring`].
+    pub(crate) fn deferring_signatures<T>(&self, process: impl FnOnce() -> T) -> T {
+        self.crypto.signatures().deferring(process)
+    }
+
     /// See [`Storage::defer_secrets`].
     pub(crate) fn defer_secrets(&self) {
         self.storage.defer_secrets();
@@ -76,7 +92,7 @@ impl<'a> Provider<'a> {
 }
 
 impl<'a> OpenMlsProvider for Provider<'a> {
-    type CryptoProvider = RustCrypto;
+    type CryptoProvider = Crypto;
     type RandProvider = RustCrypto;
     type StorageProvider = Storage<'a>;
 
@@ -89,6 +105,6 @@ impl<'a> OpenMlsProvider for Provider<'a> {
     }
 
     fn rand(&self) -> &Self::RandProvider {
-        self.crypto
+        self.crypto.rand()
     }
 }

@@ -1,8 +1,7 @@
 //! Rejoining by a member that cannot follow its group: its request, and the Welcome that answers it.
 
 use super::group::{CIPHERSUITE, added_package, agent_of_leaf, check_members, join_config, reboot_of};
-use super::{Identity, Provider, Rejected, StorageError, unreadable};
-use ed25519_dalek::{Signature, VerifyingKey};
+use super::{Identity, Provider, Rejected, StorageError, signatures, unreadable};
 use openmls::prelude::tls_codec::Deserialize as _;
 use openmls::prelude::*;
 use prost::Message as _;
@@ -54,14 +53,12 @@ impl RejoinRequest {
     pub(crate) fn read(crypto: &Provider<'_>, channel: ChannelId, frame: &Frame) -> Result<Self, String> {
         let header = frame.header();
         let request = wire::RejoinRequest::decode(frame.body().clone()).map_err(|error| error.to_string())?;
-        let signature = Signature::from_slice(&request.signature).map_err(|_| "a signature of a wrong length")?;
-        let key = VerifyingKey::from_bytes(header.author.as_bytes()).map_err(|_| "an author who can sign nothing")?;
         let applied = Offset::new(request.applied);
         if request.refused.len() > REFUSED_MAX * AgentId::LENGTH {
             return Err(format!("it refuses more than {REFUSED_MAX} agents"));
         }
         let signed = signed(channel, header, &request.key_package, applied, &request.refused);
-        key.verify_strict(&signed, &signature)
+        signatures::verify(header.author.as_bytes(), &signed, &request.signature)
             .map_err(|_| "not signed by its author")?;
         let (agent, _) = added_package(crypto, &request.key_package)?;
         if agent != header.author {

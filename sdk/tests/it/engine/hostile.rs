@@ -2,6 +2,7 @@
 
 mod returns;
 mod roster;
+mod signatures;
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use bytes::Bytes;
@@ -17,11 +18,26 @@ use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, He
 use skytale_sdk::internals::engine::ClaimedPackage;
 use skytale_sdk::{Event, UnreadableCause};
 
+/// An identity key.
 struct Key(SigningKey);
+
+impl Key {
+    fn of(secret: [u8; 32]) -> Self {
+        Self(SigningKey::from_bytes(&secret))
+    }
+
+    fn public(&self) -> [u8; 32] {
+        self.0.verifying_key().to_bytes()
+    }
+
+    fn signature(&self, payload: &[u8]) -> [u8; 64] {
+        self.0.sign(payload).to_bytes()
+    }
+}
 
 impl Signer for Key {
     fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
-        Ok(self.0.sign(payload).to_bytes().to_vec())
+        Ok(self.signature(payload).to_vec())
     }
 
     fn signature_scheme(&self) -> SignatureScheme {
@@ -52,7 +68,7 @@ fn capabilities() -> Capabilities {
 fn key_package(provider: &OpenMlsRustCrypto, key: &Key, name: AgentId) -> KeyPackage {
     let credential = CredentialWithKey {
         credential: BasicCredential::new(name.as_bytes().to_vec()).into(),
-        signature_key: SignaturePublicKey::from(key.0.verifying_key().as_bytes().as_slice()),
+        signature_key: SignaturePublicKey::from(key.public().as_slice()),
     };
     let suite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
     KeyPackage::builder()
@@ -89,7 +105,7 @@ impl Rogue {
     fn within(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent]) -> Self {
         let mut rogue = Self {
             provider: OpenMlsRustCrypto::default(),
-            key: Key(SigningKey::from_bytes(&[66; 32])),
+            key: Key::of([66; 32]),
             group: None,
             channel,
             head: Offset::ZERO,
@@ -126,7 +142,7 @@ impl Rogue {
     }
 
     fn id(&self) -> AgentId {
-        AgentId::from_bytes(self.key.0.verifying_key().to_bytes())
+        AgentId::from_bytes(self.key.public())
     }
 
     fn frame(&self, author: AgentId, id: FrameId, detail: Detail, body: Vec<u8>) -> Frame {
@@ -321,7 +337,7 @@ fn a_commit_that_adds_a_forged_leaf_is_refused_by_all() {
     let (mut a, mut b, mut victim) = (Agent::new(), Agent::new(), Agent::new());
     let mut rogue = Rogue::among(&relay, &mut [&mut a, &mut b]);
     victim.stock_up(&relay);
-    let forger = Key(SigningKey::from_bytes(&[67; 32]));
+    let forger = Key::of([67; 32]);
     let forged = key_package(&rogue.provider, &forger, victim.id());
     // A member that is asked to add it refuses before anything is sent.
     let claimed = ClaimedPackage {
@@ -345,8 +361,8 @@ fn a_header_that_hides_an_addition_or_a_removal_is_refused_by_all() {
     let relay = Relay::new();
     let (mut a, mut b, mut c) = (Agent::new(), Agent::new(), Agent::new());
     c.stock_up(&relay);
-    let accomplice = Key(SigningKey::from_bytes(&[68; 32]));
-    let accomplice_id = AgentId::from_bytes(accomplice.0.verifying_key().to_bytes());
+    let accomplice = Key::of([68; 32]);
+    let accomplice_id = AgentId::from_bytes(accomplice.public());
     for case in 0..3 {
         let mut rogue = Rogue::among(&relay, &mut [&mut a, &mut b]);
         let (body, detail) = match case {
@@ -509,8 +525,8 @@ fn an_entry_in_this_agents_name_that_it_did_not_send_is_told() {
 fn a_key_package_of_an_older_version_is_judged_by_the_time_in_its_frames_id() {
     let mut a = Agent::new();
     let channel = a.engine().create_channel("test").expect("made");
-    let key = Key(SigningKey::from_bytes(&[5; 32]));
-    let owner = AgentId::from_bytes(key.0.verifying_key().to_bytes());
+    let key = Key::of([5; 32]);
+    let owner = AgentId::from_bytes(key.public());
     let package = key_package(&OpenMlsRustCrypto::default(), &key, owner);
     let body = package.tls_serialize_detached().expect("encoded");
     let mut offered = |id: FrameId| {

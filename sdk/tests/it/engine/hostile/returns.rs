@@ -3,7 +3,6 @@
 use super::super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use super::{Key, Rogue, assert_refused, commit, key_package};
 use bytes::Bytes;
-use ed25519_dalek::{Signer as _, SigningKey};
 use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::*;
 use openmls_rust_crypto::OpenMlsRustCrypto;
@@ -30,7 +29,7 @@ fn request(key: &Key, channel: ChannelId, header: &Header, package: &[u8]) -> Ve
     .concat();
     let body = RejoinRequest {
         key_package: Bytes::copy_from_slice(package),
-        signature: Bytes::copy_from_slice(&key.0.sign(&signed).to_bytes()),
+        signature: Bytes::copy_from_slice(&key.signature(&signed)),
         applied: header.parent.get(),
         refused: Bytes::new(),
     };
@@ -195,7 +194,7 @@ impl Rogue {
         let MlsMessageBodyIn::GroupInfo(info) = info.extract() else {
             panic!("not a GroupInfo");
         };
-        let name = by.0.verifying_key().to_bytes();
+        let name = by.public();
         let credential = CredentialWithKey {
             credential: BasicCredential::new(name.to_vec()).into(),
             signature_key: SignaturePublicKey::from(name.as_slice()),
@@ -239,8 +238,8 @@ impl Rogue {
 fn an_external_commit_that_is_not_a_members_renewal_is_refused_by_all() {
     let relay = Relay::new();
     let (mut a, mut b) = (Agent::new(), Agent::new());
-    let accomplice = Key(SigningKey::from_bytes(&[70; 32]));
-    let accomplice_id = AgentId::from_bytes(accomplice.0.verifying_key().to_bytes());
+    let accomplice = Key::of([70; 32]);
+    let accomplice_id = AgentId::from_bytes(accomplice.public());
     for case in 0..3 {
         let rogue = Rogue::among(&relay, &mut [&mut a, &mut b]);
         let id = FrameId::generate();
@@ -303,8 +302,8 @@ fn a_renewal_cannot_be_shown_again_nor_under_another_name() {
 fn a_new_beginning_with_a_stranger_or_at_another_place_is_refused_by_all() {
     let relay = Relay::new();
     let (mut a, mut b) = (Agent::new(), Agent::new());
-    let stranger = Key(SigningKey::from_bytes(&[71; 32]));
-    let stranger_id = AgentId::from_bytes(stranger.0.verifying_key().to_bytes());
+    let stranger = Key::of([71; 32]);
+    let stranger_id = AgentId::from_bytes(stranger.public());
     for case in 0..3 {
         let rogue = Rogue::among(&relay, &mut [&mut a, &mut b]);
         let mut packages = vec![package_of(&relay, &mut b, &mut a), package_of(&relay, &mut a, &mut b)];
@@ -488,8 +487,8 @@ fn a_relay_cannot_lead_a_member_that_asks_into_a_group_of_its_own() {
 
     // A group with the channel's id, made by nobody who was ever in it.
     let provider = OpenMlsRustCrypto::default();
-    let key = Key(SigningKey::from_bytes(&[0x66; 32]));
-    let stranger = AgentId::from_bytes(key.0.verifying_key().to_bytes());
+    let key = Key::of([0x66; 32]);
+    let stranger = AgentId::from_bytes(key.public());
     let credential = CredentialWithKey {
         credential: BasicCredential::new(stranger.as_bytes().to_vec()).into(),
         signature_key: SignaturePublicKey::from(stranger.as_bytes().as_slice()),
