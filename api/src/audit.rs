@@ -1,4 +1,7 @@
 //! Audit of the API: one row for every action on a key or with one, without secrets.
+//!
+//! What programs do all day would fill the table: each agent asks for a token every hour, and a broken one is refused every
+//! second. Such actions are counted, in one row for a [`Series`] and day.
 
 use crate::request::Meta;
 use crate::store::{StoreError, audit};
@@ -7,6 +10,8 @@ use skytale_proto::{AccountId, AgentId, Code, EndpointId, EnrolmentId, KeyId};
 use sqlx::AnyConnection;
 use std::fmt;
 use uuid::Uuid;
+
+const DAY_S: u64 = 24 * 3_600;
 
 /// Actor of an event.
 #[derive(Clone, Copy, Debug)]
@@ -69,9 +74,25 @@ pub(crate) struct Action<'a> {
     pub target: Target<'a>,
     /// Reason why it was refused, if it was.
     pub code: Option<Code>,
+    pub counted: Series,
+}
+
+/// What is one row, with a count, for each day (UTC).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Series {
+    /// Each event is a row.
+    Single,
+    /// All of an action by an actor on a target.
+    OfTarget,
+    /// All of an action by an actor with a code, on any target: for targets that the caller makes up.
+    OfCode,
 }
 
 impl Action<'_> {
+    pub(crate) const fn counted(self, counted: Series) -> Self {
+        Self { counted, ..self }
+    }
+
     /// Writes the row, in the transaction of the action.
     pub(crate) async fn record(
         &self,
@@ -87,7 +108,19 @@ impl Action<'_> {
             target: self.target.to_string(),
             request: meta.request.clone(),
             code: self.code.map(|code| code.to_string()),
+            count: 1,
+            last_at_s: now_s,
         };
-        audit::insert(connection, self.account, &event).await
+        audit::insert(connection, self.account, &event, self.series(&event)).await
+    }
+
+    fn series(&self, event: &AuditEvent) -> Option<String> {
+        let of = match self.counted {
+            Series::Single => return None,
+            Series::OfTarget => event.target.as_str(),
+            Series::OfCode => event.code.as_deref().unwrap_or_default(),
+        };
+        let day = event.at_s / DAY_S;
+        Some(format!("{day} {} {} {of}", event.action, event.actor))
     }
 }

@@ -4,7 +4,7 @@
 //! until it is started again with the new key encryption key. Once a process that has the new one rotates, those that
 //! have the old one can sign no more, and say so on `/readyz`: start all of them again soon.
 
-use crate::audit::{Action, Actor, Target};
+use crate::audit::{Action, Actor, Series, Target};
 use crate::clock::Clock;
 use crate::config::{ConfigError, KeyEncryptionKey};
 use crate::request::Meta;
@@ -114,6 +114,7 @@ async fn rewrap(store: &Store, old: &KeyEncryptionKey, new: &KeyEncryptionKey) -
             name: "signing_key.rewrap",
             target: Target::SigningKey(&kid),
             code: None,
+            counted: Series::Single,
         };
         action.record(&mut write, &meta, now_s).await?;
         done.rewrapped += 1;

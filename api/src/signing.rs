@@ -7,7 +7,7 @@
 //! The seed may be encrypted under another key encryption key while processes run ([`crate::rewrap`]): one that has the
 //! signing key in memory goes on signing with it, and rotates no more until it is started with the new one.
 
-use crate::audit::{Action, Actor, Target};
+use crate::audit::{Action, Actor, Series, Target};
 use crate::config::KeyEncryptionKey;
 use crate::request::Meta;
 use crate::seal::{self, NONCE_BYTES, SealError};
@@ -149,6 +149,7 @@ impl KeyRing {
             name: "signing_key.rotate",
             target: Target::SigningKey(&next.kid),
             code: None,
+            counted: Series::Single,
         };
         action.record(&mut write, meta, now_s).await?;
         write.commit().await?;

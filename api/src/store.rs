@@ -15,6 +15,7 @@ pub(crate) mod enrolments;
 pub(crate) mod fleet;
 pub(crate) mod keys;
 mod location;
+mod migrations;
 pub(crate) mod nonces;
 mod page;
 pub(crate) mod relays;
@@ -24,6 +25,7 @@ mod trouble;
 
 pub(crate) use counts::{Counts, counts};
 pub(crate) use location::Location;
+use migrations::MIGRATIONS;
 pub(crate) use page::Ask;
 pub(crate) use trouble::Trouble;
 
@@ -36,8 +38,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, OwnedMutexGuard};
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// Connections of one API process.
 const CONNECTIONS_MAX: u32 = 16;

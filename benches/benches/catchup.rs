@@ -1,6 +1,6 @@
 //! Catch-up in the SDK's engine, against OpenMLS' `process_message` on in-memory storage.
 //!
-//! An author's channel with 1 KiB messages, in groups of 2 and of 64 members. Ours is what an agent does that was away:
+//! An author's channel with 1 KiB messages, in groups of 2, 8 and 64 members. With `taskset -c 0` it has one processor. Ours is what an agent does that was away:
 //! decode the entries, decrypt and check them, fold the channel digest, and put messages, group secrets and cursor into
 //! the encrypted vault, durably, in transactions of as many entries as the agent puts into one. The limit reads and
 //! decrypts messages of the same author, group size, length and settings, and keeps them nowhere. Both start each turn
@@ -36,7 +36,12 @@ const ENTRIES: [usize; 2] = [200, 800];
 fn main() -> anyhow::Result<()> {
     let mut bench = Bench::new("catchup: the engine with its vault, against OpenMLS process_message in memory");
     let runtime = Runtime::new()?;
-    for members in [2, 64] {
+    // Batches of signatures are verified on other processors, where there are some.
+    let aim = match std::thread::available_parallelism()?.get() {
+        1 => 1.7,
+        _ => 2.5,
+    };
+    for members in [2, 8, 64] {
         let setup = Setup::new(&runtime, members, sized(2_048, 256))?;
         for entries in ENTRIES {
             let case = Case {
@@ -45,7 +50,7 @@ fn main() -> anyhow::Result<()> {
                     count: setup.records.len() as u64,
                     bytes: PAYLOAD_BYTES as u64,
                 },
-                aim: Aim::AtLeast(0.7),
+                aim: Aim::AtLeast(aim),
                 pairs: 10,
             };
             bench.versus(case, |side| match side {

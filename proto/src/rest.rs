@@ -387,6 +387,11 @@ pub struct AuditEvent {
     /// The code, where it was refused, as `SKY-4009`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// Number of events that this row stands for. Tokens given to an agent with a key are one row a day (UTC), and so are
+    /// refused proofs of a key with the same code; `at_s` is then the first, and target and request are the last one's.
+    pub count: u64,
+    /// Time of the last of them, unix seconds.
+    pub last_at_s: u64,
 }
 
 /// An error (RFC 9457).

@@ -1,7 +1,7 @@
 //! `/v1/accounts`: what the operator does.
 
 use crate::asker::Operator;
-use crate::audit::{Action, Actor, Target};
+use crate::audit::{Action, Actor, Series, Target};
 use crate::auth::{Asking, KeyScopes, NewKey};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
@@ -60,6 +60,7 @@ pub(super) async fn create(
             name,
             target,
             code: None,
+            counted: Series::Single,
         };
         action.record(&mut write, &meta, now_s).await?;
     }
@@ -110,6 +111,7 @@ pub(super) async fn create_key(
         name: "key.create",
         target: Target::Key(key.id),
         code: None,
+        counted: Series::Single,
     };
     action.record(&mut write, &meta, key.created_s).await?;
     write.commit().await?;

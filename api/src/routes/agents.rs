@@ -1,7 +1,7 @@
 //! `/v1/agents`: the agents of an account.
 
 use super::keys::{need, still_in_force};
-use crate::audit::{Action, Actor, Target};
+use crate::audit::{Action, Actor, Series, Target};
 use crate::auth::{Caller, KeyScope};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
@@ -67,6 +67,7 @@ pub(super) async fn end(
             name: "agent.end",
             target: Target::Agent(id),
             code: None,
+            counted: Series::Single,
         };
         action.record(&mut write, &meta, now_s).await?;
         write.commit().await?;

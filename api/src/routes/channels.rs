@@ -1,7 +1,7 @@
 //! `/v1/channels`: names of channels. A convenience: no relay node ever sees one.
 
 use super::keys::still_in_force;
-use crate::audit::{Action, Actor, Target};
+use crate::audit::{Action, Actor, Series, Target};
 use crate::auth::Caller;
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
@@ -171,5 +171,6 @@ fn action<'a>(caller: &Caller, what: &'static str, name: &'a str) -> Action<'a> 
         name: what,
         target: Target::Channel(name),
         code: None,
+        counted: Series::Single,
     }
 }

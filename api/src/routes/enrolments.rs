@@ -2,7 +2,7 @@
 
 use super::keys::check_label;
 use crate::asker::Operator;
-use crate::audit::{Action, Actor, Target};
+use crate::audit::{Action, Actor, Series, Target};
 use crate::auth::{Asking, NewKey};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
@@ -137,5 +137,6 @@ const fn action(name: &'static str, enrolment: EnrolmentId) -> Action<'static> {
         name,
         target: Target::Enrolment(enrolment),
         code: None,
+        counted: Series::Single,
     }
 }

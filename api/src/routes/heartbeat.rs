@@ -1,7 +1,7 @@
 //! `/v1/relays/{endpoint}/heartbeat`: an enrolled relay node is there.
 
 use super::relays::{RELAYS_MAX, check_addresses, check_https};
-use crate::audit::{Action, Actor, Target};
+use crate::audit::{Action, Actor, Series, Target};
 use crate::auth::Enrolled;
 use crate::directory::{Claim, Claimant, Holder, claim, expires_after, live_since_s};
 use crate::openapi::Refusals;
@@ -276,5 +276,6 @@ const fn of(node: Enrolled, name: &'static str, endpoint: EndpointId, code: Opti
         name,
         target: Target::Relay(endpoint),
         code,
+        counted: Series::Single,
     }
 }

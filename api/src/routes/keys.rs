@@ -1,6 +1,6 @@
 //! `/v1/keys`: API keys.
 
-use crate::audit::{Action, Actor, Target};
+use crate::audit::{Action, Actor, Series, Target};
 use crate::auth::{Asking, Caller, KeyScope, KeyScopes, NewKey};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
@@ -84,6 +84,7 @@ pub(super) async fn create(
         name: "key.create",
         target: Target::Key(key.id),
         code: None,
+        counted: Series::Single,
     };
     action.record(&mut write, &meta, now_s).await?;
     write.commit().await?;
@@ -200,6 +201,7 @@ pub(super) async fn revoke(
             name: "key.revoke",
             target: Target::Key(id),
             code: None,
+            counted: Series::Single,
         };
         action.record(&mut write, &meta, now_s).await?;
         write.commit().await?;

@@ -1,7 +1,7 @@
 //! `/v1/relays`: the directory of relay nodes.
 
 use crate::asker::RelayNode;
-use crate::audit::{Action, Actor, Target};
+use crate::audit::{Action, Actor, Series, Target};
 use crate::auth::{Caller, Enrolled};
 use crate::directory::{Asking, live_since_s, nearest};
 use crate::openapi::Refusals;
@@ -222,5 +222,6 @@ const fn action(actor: Actor, name: &'static str, endpoint: EndpointId) -> Actio
         name,
         target: Target::Relay(endpoint),
         code: None,
+        counted: Series::Single,
     }
 }

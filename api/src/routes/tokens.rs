@@ -2,7 +2,7 @@
 
 use super::keys::still_in_force;
 use super::relays;
-use crate::audit::{Action, Actor, Target};
+use crate::audit::{Action, Actor, Series, Target};
 use crate::auth::{Caller, KeyScope};
 use crate::directory::Asking;
 use crate::openapi::Refusals;
@@ -116,6 +116,7 @@ pub(super) async fn token(
         // The transaction that refused was rolled back; that it refused is a fact of its own.
         let mut write = inner.store.write().await?;
         let action = of(&caller, "token.refuse", request.agent, Some(refusal.code));
+        let action = action.counted(Series::OfCode);
         action.record(&mut write, &meta, inner.now_s()).await?;
         write.commit().await?;
     }
@@ -149,6 +150,7 @@ async fn give(
     }
     bind(inner, &mut write, caller, meta, request.agent, now_s).await?;
     of(caller, "token.issue", request.agent, None)
+        .counted(Series::OfTarget)
         .record(&mut write, meta, now_s)
         .await?;
     let asking = Asking::new(request.region, inner.config.region, request.agent.as_bytes());
@@ -271,5 +273,6 @@ fn of(caller: &Caller, name: &'static str, agent: AgentId, code: Option<Code>) -
         name,
         target: Target::Agent(agent),
         code,
+        counted: Series::Single,
     }
 }

@@ -16,18 +16,25 @@ fn stored(row: &AnyRow) -> Result<AuditEvent, StoreError> {
         target: row.try_get("target")?,
         request: row.try_get("request")?,
         code: row.try_get("code")?,
+        count: number(row, "count")?,
+        last_at_s: row
+            .try_get::<Option<i64>, _>("last_s")?
+            .map_or_else(|| number(row, "at_s"), |_| number(row, "last_s"))?,
     })
 }
 
-/// Adds a row.
+/// Adds a row. With a series that has one, the event is counted there, and the row's target and request become its own.
 pub(crate) async fn insert(
     connection: &mut AnyConnection,
     account: Option<AccountId>,
     event: &AuditEvent,
+    series: Option<String>,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO audit (id, account, at_s, actor, action, target, request, code) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO audit (id, account, at_s, actor, action, target, request, code, series) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+         ON CONFLICT (series) DO UPDATE SET count = audit.count + 1, last_s = excluded.at_s, \
+         target = excluded.target, request = excluded.request",
     )
     .bind(event.id.clone())
     .bind(account.map(|account| account.to_string()))
@@ -37,6 +44,7 @@ pub(crate) async fn insert(
     .bind(event.target.clone())
     .bind(event.request.clone())
     .bind(event.code.clone())
+    .bind(series)
     .execute(connection)
     .await?;
     Ok(())

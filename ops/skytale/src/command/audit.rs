@@ -101,7 +101,10 @@ impl Human for Listed {
         let rows = self.events.iter().map(|event| {
             vec![
                 utc(event.at_s),
-                event.action.clone(),
+                match event.count {
+                    1 => event.action.clone(),
+                    count => format!("{} ({count} times, last {})", event.action, utc(event.last_at_s)),
+                },
                 event.code.clone().unwrap_or_default(),
                 event.actor.clone(),
                 self.target(&event.target),
