@@ -128,6 +128,8 @@ pub(super) struct Channel {
     pub(super) group: Option<MlsGroup>,
     pub(super) window: Window,
     pub(super) waiting: Waiting,
+    /// Number of failed sends that were not dismissed.
+    pub(super) failed: u64,
     pub(super) offered: Offered,
     /// Members that have asked to be removed and added again.
     pub(super) rejoins: BTreeSet<AgentId>,
@@ -188,6 +190,7 @@ impl Channel {
             group: None,
             window,
             waiting: Waiting::default(),
+            failed: 0,
             offered: Offered::default(),
             rejoins: BTreeSet::new(),
             rollback: None,
@@ -265,6 +268,9 @@ impl Channel {
             .query_row([no], |row| {
                 Ok([row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
             })?;
+        let failed = sql
+            .prepare_cached("SELECT count(*) FROM failed WHERE channel = ?1")?
+            .query_row([no], |row| row.get(0))?;
         Ok(Some(Self {
             no,
             id,
@@ -278,6 +284,7 @@ impl Channel {
                 unbuilt: unsigned(waiting[2])?,
                 changes: unsigned(waiting[3])?,
             },
+            failed: unsigned(failed)?,
             offered: Offered {
                 doubtful_no: encrypted_no,
                 ..Offered::default()

@@ -46,6 +46,8 @@ mod consent;
 mod contacts;
 #[cfg(test)]
 mod copies;
+#[cfg(test)]
+mod costs;
 mod deferred;
 mod drift;
 mod error;

@@ -223,7 +223,7 @@ impl Tx<'_> {
     /// Discards all frames encrypted so far: none is offered again.
     pub(super) fn unbuild(&self, channel: &mut Channel) -> Result<(), EngineError> {
         self.sql
-            .prepare_cached("UPDATE outbox SET frame = NULL WHERE channel = ?1 AND kind != ?2")?
+            .prepare_cached("UPDATE outbox SET frame = NULL WHERE channel = ?1 AND kind != ?2 AND frame IS NOT NULL")?
             .execute(params![channel.no, Intent::Create as i64])?;
         channel.waiting.unbuilt = channel.waiting.rows;
         channel.offered.again();
