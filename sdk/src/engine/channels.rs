@@ -3,10 +3,11 @@
 use super::channel::{self, Position};
 use super::clock::Clocks;
 use super::history::Retained;
-use super::{ChannelInfo, Engine, EngineConfig, EngineError, LABEL_BYTES_MAX, agent_log};
+use super::{ChannelInfo, ChannelState, Engine, EngineConfig, EngineError, LABEL_BYTES_MAX, agent_log};
 use crate::mls::{self, Identity};
-use crate::vault::{Durability, Vault, VaultKey, unsigned};
+use crate::vault::{Durability, Vault, VaultKey, id, unsigned};
 use openmls_rust_crypto::RustCrypto;
+use rusqlite::OptionalExtension as _;
 use skytale_proto::{AgentId, ChannelId, Digest, Offset, Policy, Region};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -113,6 +114,42 @@ impl Engine {
             .into_iter()
             .map(|(position, no, id)| self.info(position, no, id))
             .collect()
+    }
+
+    /// Lists the channels whose outbox is not empty. No other channel is read.
+    pub(crate) fn unsent(&self) -> Result<Vec<ChannelInfo>, EngineError> {
+        let sql = self.vault.sql();
+        let mut next = sql.prepare_cached("SELECT min(channel) FROM outbox WHERE channel > ?1")?;
+        let (mut unsent, mut last) = (Vec::new(), i64::MIN);
+        while let Some(no) = next.query_row([last], |row| row.get::<_, Option<i64>>(0))? {
+            last = no;
+            if let Some((position, id)) = channel::numbered(sql, no)? {
+                unsent.push(self.info(position, no, id)?);
+            }
+        }
+        Ok(unsent)
+    }
+
+    /// Returns the ids of the channels that this agent is in or about to leave, in the order in which they were added.
+    pub(crate) fn followed(&self) -> Result<Vec<ChannelId>, EngineError> {
+        let states = [ChannelState::Active, ChannelState::Leaving].map(channel::state_number);
+        self.vault
+            .sql()
+            .prepare_cached("SELECT id FROM channel WHERE state IN (?1, ?2) ORDER BY no")?
+            .query_map(states, |row| row.get::<_, Vec<u8>>(0))?
+            .map(|bytes| Ok(id(&bytes?)?))
+            .collect()
+    }
+
+    /// Returns the oldest channel with a label that this agent has not left.
+    pub(crate) fn of_label(&self, label: &str) -> Result<Option<ChannelId>, EngineError> {
+        let found: Option<Vec<u8>> = self
+            .vault
+            .sql()
+            .prepare_cached("SELECT id FROM channel WHERE label = ?1 AND state <> ?2 ORDER BY no LIMIT 1")?
+            .query_row((label, channel::state_number(ChannelState::Left)), |row| row.get(0))
+            .optional()?;
+        Ok(found.map(|bytes| id(&bytes)).transpose()?)
     }
 
     /// Returns the state of a channel.

@@ -11,7 +11,7 @@ const GRAIN: i32 = 8;
 const TURN_BYTES: usize = 256 * 1024;
 
 /// Returns the steps that a call takes in the vault's database.
-fn steps<T>(engine: &mut Engine, call: impl FnOnce(&mut Engine) -> T) -> (u64, T) {
+pub(super) fn steps<T>(engine: &mut Engine, call: impl FnOnce(&mut Engine) -> T) -> (u64, T) {
     let count = Arc::new(AtomicU64::new(0));
     let counting = Arc::clone(&count);
     let each = move || {

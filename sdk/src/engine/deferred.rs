@@ -18,8 +18,7 @@
 //!            m1   Add(bob)     m2       (gone)     m3        carol is still wanted, and nothing waits for her
 //! ```
 
-use super::channel::Channel;
-use super::channel::one;
+use super::channel::{Channel, Position, numbered, one};
 use super::outbox::{INDEXED, Intent, Packages, Place};
 use super::transact::{Tx, now_ms};
 use super::{AgentId, ChannelId, ChannelState, ClaimedPackage, Code, Engine, EngineError, Event, FrameId, Refusal};
@@ -176,23 +175,29 @@ impl Engine {
     /// that this agent has left.
     pub fn deferred_to_try(&mut self) -> Result<Vec<DeferredAdd>, EngineError> {
         let mut wanted = Vec::new();
-        for channel in self.channels()? {
-            let deferred = self.deferred_adds(channel.id)?;
-            if deferred.is_empty() {
-                continue;
-            }
-            let members = match channel.state {
-                ChannelState::Creating | ChannelState::Active => self.members(channel.id)?,
+        let mut channels = Vec::new();
+        let mut statement = self
+            .vault
+            .sql()
+            .prepare_cached("SELECT DISTINCT channel FROM deferred ORDER BY channel")?;
+        for no in statement.query_map([], |row| row.get::<_, i64>(0))? {
+            channels.extend(numbered(self.vault.sql(), no?)?);
+        }
+        drop(statement);
+        for (Position { state, .. }, id) in channels {
+            let deferred = self.deferred_adds(id)?;
+            let members = match state {
+                ChannelState::Creating | ChannelState::Active => self.members(id)?,
                 ChannelState::Leaving | ChannelState::Left => Vec::new(),
             };
-            let (_, no) = one(self.vault.sql(), channel.id)?;
+            let (_, no) = one(self.vault.sql(), id)?;
             let places = self.held(no)?;
             let (mut waiting, mut gone) = (Vec::new(), Vec::new());
             for add in deferred {
                 let is_member = members.contains(&add.agent)
                     && match places.get(&add.agent) {
                         // The agent may be removed before its turn comes.
-                        Some(place) => self.members_at(channel.id, *place)?.contains(&add.agent),
+                        Some(place) => self.members_at(id, *place)?.contains(&add.agent),
                         None => true,
                     };
                 // This agent itself is a member of every channel in which it may add others.
@@ -201,7 +206,7 @@ impl Engine {
                     false => waiting.push(add),
                 }
             }
-            self.cancel_add(channel.id, &gone)?;
+            self.cancel_add(id, &gone)?;
             wanted.extend(waiting);
         }
         wanted.sort_by_key(|add| (!add.holds, add.last_refusal.map(|refusal| refusal.at_ms)));

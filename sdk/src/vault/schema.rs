@@ -269,8 +269,13 @@ INSERT INTO invitation (channel, at, since_ms)
 ";
 
 /// - Items of the outbox by their kind, except messages (2), of which there may be very many.
+/// - Channels by their label.
+/// - The number of messages in each channel's history (`kept`).
 const V8: &str = "
 CREATE INDEX outbox_change ON outbox (channel, kind, seq) WHERE kind <> 2;
+CREATE INDEX channel_label ON channel (label);
+ALTER TABLE channel ADD COLUMN kept INTEGER NOT NULL DEFAULT 0;
+UPDATE channel SET kept = (SELECT count(*) FROM message WHERE id > (no << 40) AND id < ((no + 1) << 40));
 ";
 
 /// Refuses a database that is not a vault, or is of a newer version.
