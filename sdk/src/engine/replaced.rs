@@ -94,6 +94,7 @@ impl Tx<'_> {
             .query_row([message_id(channel.no, Offset::ZERO)?, first], |row| row.get(0))
             .optional()?;
         let position = &mut channel.position;
+        position.kept = position.kept.saturating_sub(messages.len() as u64);
         position.received = position.received_acked.max(unsigned(left.unwrap_or(0))?);
         channel.has_replaced = has_replaced(self.sql, channel.no)?;
         Ok(())
@@ -155,6 +156,7 @@ impl Tx<'_> {
                 received_no,
                 integer(record.time_ms).unwrap_or(i64::MAX)
             ])?;
+        channel.position.kept += 1;
         self.forget_replaced(channel, header.id)?;
         Ok(true)
     }
