@@ -40,9 +40,11 @@ mod refusals;
 mod relays;
 mod running;
 pub(crate) mod runtime;
+mod seats;
 mod stock;
 mod tokens;
 mod turn;
+mod watching;
 mod worker;
 
 pub use config::{AgentConfig, DriverConfig, RelaySource};

@@ -3,8 +3,10 @@
 use super::config::DriverConfig;
 use super::core::Core;
 use super::refusals::{Counted, Refusals};
+use super::seats::Seats;
+use super::watching::Watching;
 use super::worker::Worker;
-use super::{AgentError, deferred, follow, stock};
+use super::{AgentError, deferred, follow, stock, watching};
 use crate::engine::{ChannelInfo, ChannelState, EngineError};
 use crate::event::Event;
 use crate::net::relay::{Appender, Refused};
@@ -59,6 +61,15 @@ impl Ground {
     }
 }
 
+/// What channels of a session share to be followed.
+#[derive(Clone)]
+pub(super) struct Places {
+    /// The subscriptions that there are streams for.
+    pub(super) seats: Seats,
+    /// Watches the channels without one.
+    pub(super) watching: Watching,
+}
+
 /// Result of a session's task.
 pub(super) enum End {
     /// Nothing is left to do in this channel.
@@ -75,8 +86,14 @@ pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError
     tasks.spawn(follow::joins(ground.clone()).in_current_span());
     tasks.spawn(stock::keep(ground.clone()).in_current_span());
     tasks.spawn(deferred::keep(ground.clone()).in_current_span());
+    let (watching, watches) = Watching::new();
+    tasks.spawn(watching::run(ground.clone(), watches).in_current_span());
+    let places = Places {
+        seats: Seats::of(session.info().streams_max),
+        watching,
+    };
     let mut working = HashSet::new();
-    if let Err(error) = start_workers(ground, &mut working, &mut tasks).await {
+    if let Err(error) = start_workers(ground, &places, &mut working, &mut tasks).await {
         return error;
     }
     let reason = 'session: loop {
@@ -86,7 +103,7 @@ pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError
             () = core.bus.channels_changed.notified() => {
                 let new = std::mem::take(&mut *core.bus.new_channels.lock());
                 for channel in new {
-                    if let Err(error) = start_worker(ground, channel, &mut working, &mut tasks).await {
+                    if let Err(error) = start_worker(ground, &places, channel, &mut working, &mut tasks).await {
                         break 'session error;
                     }
                 }
@@ -95,7 +112,7 @@ pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError
                 Ok(End::Channel(channel)) => {
                     working.remove(&channel);
                     // The channel may have been joined again while its worker ended.
-                    if let Err(error) = start_worker(ground, channel, &mut working, &mut tasks).await {
+                    if let Err(error) = start_worker(ground, &places, channel, &mut working, &mut tasks).await {
                         break error;
                     }
                 }
@@ -117,6 +134,7 @@ pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError
 /// Follows all channels.
 async fn start_workers(
     ground: &Ground,
+    places: &Places,
     working: &mut HashSet<ChannelId>,
     tasks: &mut JoinSet<End>,
 ) -> Result<(), RelayError> {
@@ -124,7 +142,7 @@ async fn start_workers(
     ground.core.bus.new_channels.lock().clear();
     let channels = ground.core.try_call(|actor| actor.engine.channels()).await;
     for channel in channels.map_err(|error| failed(ground, &error))? {
-        follow_channel(ground, channel, working, tasks);
+        follow_channel(ground, places, channel, working, tasks);
     }
     Ok(())
 }
@@ -132,6 +150,7 @@ async fn start_workers(
 /// Follows one channel, if that is not done yet.
 async fn start_worker(
     ground: &Ground,
+    places: &Places,
     channel: ChannelId,
     working: &mut HashSet<ChannelId>,
     tasks: &mut JoinSet<End>,
@@ -140,7 +159,7 @@ async fn start_worker(
         return Ok(());
     }
     match ground.core.try_call(move |actor| actor.engine.channel(channel)).await {
-        Ok(channel) => follow_channel(ground, channel, working, tasks),
+        Ok(channel) => follow_channel(ground, places, channel, working, tasks),
         // It was forgotten meanwhile.
         Err(AgentError::Engine(EngineError::ChannelUnknown { .. })) => {}
         Err(error) => return Err(failed(ground, &error)),
@@ -150,13 +169,14 @@ async fn start_worker(
 
 fn follow_channel(
     ground: &Ground,
+    places: &Places,
     channel: ChannelInfo,
     working: &mut HashSet<ChannelId>,
     tasks: &mut JoinSet<End>,
 ) {
     if channel.state != ChannelState::Left && working.insert(channel.id) {
         tasks.spawn(
-            Worker::new(ground.clone(), channel)
+            Worker::new(ground.clone(), places.clone(), channel)
                 .run()
                 .in_current_span(),
         );

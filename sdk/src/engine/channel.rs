@@ -204,12 +204,6 @@ impl Channel {
         })
     }
 
-    /// Whether the operator's word covers more of the log than this agent has read since.
-    pub(super) fn is_word_open(&self) -> bool {
-        self.settled
-            .is_some_and(|settled| settled.word_head > self.position.cursor)
-    }
-
     /// Whether agents whose removal was undone are in the group: then nothing is sent.
     pub(super) fn has_returned(&self) -> bool {
         let members = |group: &MlsGroup| mls::members(group);

@@ -232,9 +232,14 @@ impl Engine {
     }
 
     fn position(&self, channel: ChannelId) -> Result<Position, EngineError> {
+        Ok(self.row(channel)?.0)
+    }
+
+    /// Returns a channel's position and number, without loading its group.
+    pub(super) fn row(&self, channel: ChannelId) -> Result<(Position, i64), EngineError> {
         match self.loaded.get(&channel) {
-            Some(channel) => Ok(channel.position.clone()),
-            None => Ok(channel::one(self.vault.sql(), channel)?.0),
+            Some(channel) => Ok((channel.position.clone(), channel.no)),
+            None => channel::one(self.vault.sql(), channel),
         }
     }
 }

@@ -98,10 +98,13 @@ impl Engine {
     pub fn reached_head(&mut self, channel: ChannelId) -> Result<Vec<Event>, EngineError> {
         let mut told = self.renew_restored()?;
         self.reached.insert(channel);
-        let needs = |channel: &Channel| {
-            channel.has_replaced || channel.is_word_open() || channel.position.recovery.standing != Standing::Current
-        };
-        if !needs(self.loaded(channel)?) {
+        // The group is loaded only where that is needed: an agent may be in very many channels.
+        let (position, no) = self.row(channel)?;
+        let sql = self.vault.sql();
+        let needs = position.recovery.standing != Standing::Current
+            || super::settle::last(sql, no)?.is_some_and(|settled| settled.word_head > position.cursor)
+            || super::replaced::has_replaced(sql, no)?;
+        if !needs {
             return Ok(told);
         }
         let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
