@@ -216,7 +216,7 @@ fn the_setting_is_held_to_in_small_pieces_and_the_file_comes_down() {
 /// A vault with a channel of that many small messages of another agent, of which so many are acknowledged.
 fn small(messages: u64, acked: u64, keep: Keep) -> (tempfile::TempDir, Engine, ChannelId) {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut engine = open(&folder.path().join("vault.db"), keep);
+    let mut engine = open(&folder.path().join("vault.db"), Keep::All);
     let channel = engine.create_channel("test").expect("made");
     let fill = format!(
         "BEGIN;
@@ -229,6 +229,8 @@ fn small(messages: u64, acked: u64, keep: Keep) -> (tempfile::TempDir, Engine, C
          COMMIT;"
     );
     engine.vault.sql().execute_batch(&fill).expect("filled");
+    drop(engine);
+    let engine = open(&folder.path().join("vault.db"), keep);
     (folder, engine, channel)
 }
 
