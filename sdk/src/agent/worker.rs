@@ -158,6 +158,14 @@ impl Worker {
                     });
                     local(begun.await)?;
                 }
+                Some(Step::Refresh) => {
+                    let channel = self.channel;
+                    let queued = self.ground.core.try_call(move |actor| {
+                        actor.engine.refresh(channel)?;
+                        actor.engine.channel(channel)
+                    });
+                    self.see(local(queued.await)?);
+                }
                 Some(Step::Settle) => self.settle().await?,
                 Some(Step::Pump { renew, bytes }) => {
                     self.pump(renew, bytes).await?;
@@ -450,13 +458,15 @@ impl Worker {
                 gap,
                 diverged,
                 actor.engine.reboot_turn(channel)?,
+                actor.engine.refresh_due(channel),
                 actor.engine.channel(channel)?,
             ))
         });
-        let (gap, diverged, reboot, view) = local(processed.await)?;
+        let (gap, diverged, reboot, refresh, view) = local(processed.await)?;
         self.see(view);
         self.state.on_evidence(diverged);
         self.state.on_reboot_due(reboot, Instant::now());
+        self.state.on_refresh_due(refresh, Instant::now());
         self.state.on_entries(Instant::now());
         match gap {
             Some(gap) => Err(RelayError::Gap {
@@ -525,10 +535,16 @@ impl Worker {
         let given = self.ground.core.try_call(move |actor| {
             let next = actor.engine.next_frames(channel, bytes)?;
             actor.bus.tell_all(next.events);
-            Ok((next.frames, next.turn, actor.engine.channel(channel)?))
+            Ok((
+                next.frames,
+                next.turn,
+                actor.engine.refresh_due(channel),
+                actor.engine.channel(channel)?,
+            ))
         });
-        let (frames, turn, view) = local(given.await)?;
+        let (frames, turn, refresh, view) = local(given.await)?;
         self.see(view);
+        self.state.on_refresh_due(refresh, Instant::now());
         self.state.on_frames(frames.len(), turn, Instant::now());
         tracing::trace!(%channel, frames = frames.len(), outbox = self.state.outbox(), "frames to append");
         for given in frames {

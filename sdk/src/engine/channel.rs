@@ -105,6 +105,8 @@ pub(super) struct Offered {
     pub(super) housekeeping_refused: Option<Offset>,
     /// The head at which a correction of the policy was refused.
     pub(super) policy_refused: Option<Offset>,
+    /// Whether each commit encrypts to this member's first leaf alone (see [`mls::is_single`]), at a head.
+    pub(super) single: Option<(Offset, bool)>,
     /// The cursor at which the relay said that this agent is not on the roster: the entry that removed it is still to
     /// arrive.
     pub(super) denied: Option<Offset>,

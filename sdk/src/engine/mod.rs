@@ -68,6 +68,7 @@ mod outbox;
 mod problems;
 mod properties;
 mod reboot;
+mod refresh;
 mod rejoin;
 mod replaced;
 mod replay;

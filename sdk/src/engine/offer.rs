@@ -255,7 +255,11 @@ impl Tx<'_> {
             _ if channel.position.recovery.standing != Standing::Current => Ok(Built::NotYet),
             _ if channel.position.head == Offset::ZERO => Ok(Built::NotYet),
             Intent::Leave => self.build_leave(channel, row),
-            Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping | Intent::Policy => {
+            Intent::Refresh if self.is_refresh_moot(channel, row)? => {
+                self.unneeded(channel, row)?;
+                Ok(Built::Gone)
+            }
+            Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping | Intent::Policy | Intent::Refresh => {
                 self.build_commit(channel, row)
             }
         }

@@ -42,6 +42,9 @@ pub(super) enum Intent {
     Policy = 12,
     /// The place of an addition that waits for a KeyPackage: later intents wait for it. Becomes an [`Intent::Add`].
     Await = 13,
+    /// Replaces the leaf that this agent joined with, so that commits of others stay short. Made by the engine, not by
+    /// the application.
+    Refresh = 14,
 }
 
 impl Intent {
@@ -60,6 +63,7 @@ impl Intent {
             Self::Reboot,
             Self::Policy,
             Self::Await,
+            Self::Refresh,
         ]
         .into_iter()
         .find(|intent| *intent as i64 == number)
@@ -69,7 +73,7 @@ impl Intent {
     pub(super) const fn is_commit(self) -> bool {
         matches!(
             self,
-            Self::Add | Self::Remove | Self::Update | Self::Housekeeping | Self::Policy
+            Self::Add | Self::Remove | Self::Update | Self::Housekeeping | Self::Policy | Self::Refresh
         )
     }
 
@@ -82,7 +86,13 @@ impl Intent {
     pub(super) const fn is_told(self) -> bool {
         !matches!(
             self,
-            Self::Create | Self::Housekeeping | Self::Announce | Self::Rejoin | Self::Renew | Self::Await
+            Self::Create
+                | Self::Housekeeping
+                | Self::Announce
+                | Self::Rejoin
+                | Self::Renew
+                | Self::Await
+                | Self::Refresh
         )
     }
 

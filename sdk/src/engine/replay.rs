@@ -372,7 +372,7 @@ impl Tx<'_> {
                 self.settled_by(channel, record.offset, header, true)?;
             }
             Intent::Reboot => self.own_reboot(channel, record.offset, header)?,
-            Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping | Intent::Policy => {
+            Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping | Intent::Policy | Intent::Refresh => {
                 self.own_commit(channel, record, header, culprit)?;
             }
         }

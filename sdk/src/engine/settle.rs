@@ -405,7 +405,14 @@ impl Tx<'_> {
                 .prepare_cached("INSERT OR REPLACE INTO undone (channel, agent, added) VALUES (?1, ?2, 1)")?
                 .execute(params![channel.no, agent.as_bytes()])?;
         }
-        for intent in [Intent::Reboot, Intent::Rejoin, Intent::Renew, Intent::Housekeeping] {
+        let own = [
+            Intent::Reboot,
+            Intent::Rejoin,
+            Intent::Renew,
+            Intent::Housekeeping,
+            Intent::Refresh,
+        ];
+        for intent in own {
             self.unqueue_all(channel, intent)?;
         }
         self.unbuild(channel)?;

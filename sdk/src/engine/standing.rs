@@ -315,6 +315,7 @@ impl Tx<'_> {
         self.unbuild(channel)?;
         self.unqueue_all(channel, Intent::Renew)?;
         self.unqueue_all(channel, Intent::Housekeeping)?;
+        self.unqueue_all(channel, Intent::Refresh)?;
         self.provider.end_set_aside(channel.id.as_bytes(), false)?;
         if let Some(group) = channel.group.as_mut() {
             group.clear_pending_commit(self.provider.storage())?;

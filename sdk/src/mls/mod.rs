@@ -8,6 +8,7 @@ mod policy;
 mod rejoin;
 mod seen;
 mod storage;
+mod tree;
 
 pub(crate) use external::{build_external, open_external, seal_external};
 pub(crate) use group::{
@@ -22,6 +23,7 @@ pub(crate) use seen::Seen;
 #[cfg(test)]
 pub(crate) use storage::in_keys;
 pub(crate) use storage::{Failure, Storage, StorageError};
+pub(crate) use tree::{has_first_leaf, is_single};
 
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::OpenMlsProvider;

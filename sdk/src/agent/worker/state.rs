@@ -31,6 +31,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const RETRY_APPEND: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// Longest delay before appending again in a channel that receives entries.
 const RETRY_LIVE: Duration = Duration::from_secs(1);
+/// Time in which one member of a group replaces the leaf that it joined with, about.
+const REFRESH_EACH: Duration = Duration::from_secs(1);
 /// Interval at which a channel is read that cannot be watched.
 const READ_EVERY: Duration = Duration::from_secs(5);
 /// Number of times that a channel may be woken without an entry before it waits.
@@ -62,6 +64,8 @@ pub(super) struct WorkerState {
     lasting: Lasting,
     /// State of handling evidence that the log went back, in this session.
     settling: Settling,
+    /// Time at which this agent replaces the leaf that it joined with.
+    refresh_at: Option<Instant>,
     /// Turn in which this agent recreates the group, unless another one does so earlier.
     reboot: Option<Turn>,
     /// Whether the appender's stream accepts no more frames of this log, since a refused frame will be sent again. When
@@ -133,6 +137,8 @@ pub(super) enum Step {
     Settle,
     /// Commit the removal of leaving members: the members before this one did not do so in time.
     TakeTurn,
+    /// Replace the leaf that this agent joined with, if that is still due.
+    Refresh,
     /// Recreate the group: all members are out of sync, and the members before this one did not do so in time.
     Reboot,
     /// Get frames from the engine and append them, then [`WorkerState::on_frames`].
@@ -243,6 +249,7 @@ impl WorkerState {
             reads_refused: Refusals::default(),
             lasting: Lasting::default(),
             settling: Settling::No,
+            refresh_at: None,
             reboot: None,
             held: false,
             in_flight: 0,
@@ -290,6 +297,11 @@ impl WorkerState {
             self.pump = true;
             return Some(Step::Reboot);
         }
+        if self.is_at_head() && self.refresh_at.is_some_and(|at| now >= at) {
+            self.refresh_at = None;
+            self.pump = true;
+            return Some(Step::Refresh);
+        }
         if self.pump && self.may_offer() && now >= self.pump_at {
             return Some(Step::Pump {
                 renew: self.held,
@@ -306,6 +318,7 @@ impl WorkerState {
             (self.pump && self.may_offer()).then_some(self.pump_at),
             self.turn.map(|turn| turn.at),
             self.reboot.map(|turn| turn.at),
+            self.refresh_at.filter(|_| self.is_at_head()),
         ];
         wake.into_iter().flatten().min()
     }
@@ -322,6 +335,10 @@ impl WorkerState {
             Reading::Paused => Followed::Paused,
             Reading::Live | Reading::Watched => Followed::Live,
         }
+    }
+
+    const fn is_at_head(&self) -> bool {
+        matches!(self.reading, Reading::Live | Reading::Watched)
     }
 
     pub(super) const fn is_left(&self) -> bool {
@@ -501,6 +518,15 @@ impl WorkerState {
     /// recreate the group.
     pub(super) fn on_reboot_due(&mut self, before: Option<u32>, now: Instant) {
         self.reboot = Turn::next(before, self.view.handshake_head, self.reboot, now);
+    }
+
+    /// Handles whether this agent should replace the leaf that it joined with, in a group of so many members. The wait is
+    /// random, so that members who joined together do not all commit at once, and is not begun again by other commits.
+    pub(super) fn on_refresh_due(&mut self, members: Option<u32>, now: Instant) {
+        self.refresh_at = members.map(|members| {
+            let wait = (REFRESH_EACH * members).mul_f64(rand::random());
+            self.refresh_at.unwrap_or(now + wait)
+        });
     }
 
     /// Handles that the engine has skipped entries that the log no longer shows.

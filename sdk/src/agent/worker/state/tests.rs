@@ -286,6 +286,38 @@ fn a_turn_is_taken_when_it_comes_and_not_twice() {
 }
 
 #[test]
+fn members_that_joined_together_replace_their_leaves_one_after_the_other() {
+    let now = Instant::now();
+    let mut waits: Vec<Duration> = (0..1_000)
+        .map(|_| {
+            let mut state = live(now);
+            state.on_refresh_due(Some(1_000), now);
+            let at = state.wake().expect("a time");
+            // Commits of others do not begin the wait again.
+            state.on_refresh_due(Some(1_000), now + Duration::from_secs(1));
+            assert_eq!(state.wake(), Some(at));
+            assert_eq!(state.next(at), Some(Step::Refresh));
+            at - now
+        })
+        .collect();
+    waits.sort();
+    assert!(waits[999] <= 1_000 * REFRESH_EACH);
+    for (tenth, waits) in waits.chunks(100).enumerate() {
+        // A tenth of them in each tenth of the time, about.
+        let middle = REFRESH_EACH.mul_f64(100.0 * tenth as f64 + 50.0);
+        assert!(
+            waits[50].abs_diff(middle) < 100 * REFRESH_EACH,
+            "{tenth}: {:?}",
+            waits[50]
+        );
+    }
+    let mut state = live(now);
+    state.on_refresh_due(Some(40), now);
+    state.on_refresh_due(None, now);
+    assert_eq!(state.wake(), None, "another commit has done it");
+}
+
+#[test]
 fn a_channel_that_was_left_is_done() {
     let now = Instant::now();
     let mut state = subscribed(now);
@@ -505,7 +537,7 @@ proptest! {
                             }
                         }
                     }
-                    Step::TakeTurn | Step::Reboot => {}
+                    Step::TakeTurn | Step::Reboot | Step::Refresh => {}
                     Step::Unwatch => {
                         prop_assert!(watched && view.outbox > 0);
                         watched = false;
