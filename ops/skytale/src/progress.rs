@@ -23,6 +23,26 @@ pub(crate) async fn while_sends_leave<T>(
     while_it_advances(|| sleep(within), async || left.next().await, work).await
 }
 
+/// Waits for an agent to become current. Returns `None` if it has read nothing, and reached no channel's head, for
+/// `within`.
+pub(crate) async fn while_it_catches_up<T>(
+    agent: &Agent,
+    within: Duration,
+    work: impl Future<Output = Outcome<T>>,
+) -> Option<Outcome<T>> {
+    let mut events = agent.events();
+    let advanced = async || {
+        loop {
+            match events.next().await {
+                Some(Event::CaughtUp { .. } | Event::Joined { .. } | Event::Message { .. }) => return,
+                Some(_) => {}
+                None => pending().await,
+            }
+        }
+    };
+    while_it_advances(|| sleep(within), advanced, work).await
+}
+
 /// Sees sends leave a channel's outbox.
 struct Left<'a> {
     events: Events,

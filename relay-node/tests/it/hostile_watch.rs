@@ -1,4 +1,4 @@
-//! Watch streams: what is ready is told, to those who may read it alone; what they cost is bounded.
+//! Watch streams: they report what is ready, to those who may read it alone, and their cost is bounded.
 
 use crate::client::{Client, Gone, Wire, soon};
 use crate::fixture::{Fixture, commit, config, message};
@@ -125,7 +125,7 @@ async fn who_may_not_read_a_channel_learns_nothing_by_watching_it() {
         watch.0.send.finish().expect("open");
         assert!(matches!(soon(watch.event()).await, Err(Gone::Finished)), "nothing more");
     }
-    // One that is removed is told that, and no more.
+    // A removed agent learns that, and no more.
     a.append(&commit(channel, alice.id, 1, &[bob.id], &[]))
         .await
         .expect("added");

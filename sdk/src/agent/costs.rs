@@ -1,4 +1,4 @@
-//! What an agent's work costs: counted in steps of its vault's database, never in time.
+//! The cost of an agent's work, counted in steps of its vault's database, never in time.
 
 use super::faults::world::{World, soon};
 use super::{Agent, ChannelState};

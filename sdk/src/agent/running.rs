@@ -61,7 +61,7 @@ impl Ground {
     }
 }
 
-/// What channels of a session share to be followed.
+/// Resources that the channels of a session share.
 #[derive(Clone)]
 pub(super) struct Places {
     /// The subscriptions that there are streams for.
@@ -138,7 +138,7 @@ async fn start_workers(
     working: &mut HashSet<ChannelId>,
     tasks: &mut JoinSet<End>,
 ) -> Result<(), RelayError> {
-    // What changes from here on is told.
+    // Later changes are reported.
     ground.core.bus.new_channels.lock().clear();
     let channels = ground.core.try_call(|actor| actor.engine.channels()).await;
     for channel in channels.map_err(|error| failed(ground, &error))? {

@@ -1,4 +1,4 @@
-//! What calls cost: counted in steps of SQLite's machine, never in time.
+//! The cost of calls, counted in steps of SQLite's machine, never in time.
 
 use super::faults::relay::{self, Agent, Relay, channel_of};
 use super::*;

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! In a group whose members joined and never committed, each commit encrypts to each of them (see
-//! [`mls::is_single`]). One commit of two neighbors in the tree is enough for both, so a group of 1,000 needs 500. They
+//! [`mls::is_single`]). One commit of two neighbours in the tree is enough for both, so a group of 1,000 needs 500. They
 //! are spread over time: about one a second, whatever the size. A refresh never contends: if another commit comes first,
-//! it waits anew, and the application's own commits replace the leaf just as well.
+//! it waits again, and the application's own commits replace the leaf just as well.
 
 use super::channel::Channel;
 use super::outbox::{Intent, OutboxRow, Place};

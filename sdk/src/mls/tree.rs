@@ -24,7 +24,7 @@ pub(crate) fn has_first_leaf(group: &MlsGroup) -> bool {
 }
 
 /// Whether each commit of others encrypts to this member alone, which a commit of this member, or of its nearest
-/// neighbor in the tree, would change.
+/// neighbour in the tree, would change.
 pub(crate) fn is_single(group: &MlsGroup) -> bool {
     let bytes = group.export_ratchet_tree().tls_serialize_detached().ok();
     let nodes = bytes.as_deref().and_then(read);
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(single(&nodes), [false, false, true, true]);
         // A new member beside one that had committed.
         assert_eq!(single(&[Leaf, parent(&[1]), Leaf]), [false, true]);
-        // No neighbor: the next ancestor counts.
+        // No neighbour: the next ancestor counts.
         let nodes = [Leaf, parent(&[]), Leaf, parent(&[2]), Leaf];
         assert_eq!(single(&nodes), [false, false, true]);
         let nodes = [Leaf, parent(&[]), Leaf, parent(&[]), Leaf];

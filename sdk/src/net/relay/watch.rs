@@ -11,7 +11,7 @@ use skytale_proto::{ChannelId, Offset, limits};
 /// Longest event, in bytes: both lists, and a refusal.
 const EVENT_BYTES_MAX: usize = 2 * limits::WATCHED_AT_ONCE_MAX * ChannelId::LENGTH + 16 * 1024;
 
-/// What a relay node says on a watch stream.
+/// An item of a watch stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WatchItem {
     /// These channels have something to read. They are not watched any longer.

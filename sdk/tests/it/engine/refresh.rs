@@ -1,7 +1,9 @@
 //! Members replace the leaves that they joined with, so that commits stay short.
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
+use prost::Message as _;
 use skytale_proto::ChannelId;
+use skytale_proto::wire::Bundle;
 use skytale_sdk::internals::engine::Outcome;
 
 /// Bytes that one node of a commit's path takes at most, encrypted to one other node.
@@ -41,7 +43,7 @@ fn a_commit_is_short_once_members_that_joined_together_have_replaced_their_leave
     // It encrypts to each of them.
     assert!(before > smallest + 60 * (MEMBERS - 4), "{before} bytes");
 
-    // In any order: here neighbors in the tree are far apart.
+    // In any order: here neighbours in the tree are far apart.
     let mut commits = 0;
     for number in 0..MEMBERS {
         let at = number * 37 % MEMBERS;
@@ -56,7 +58,7 @@ fn a_commit_is_short_once_members_that_joined_together_have_replaced_their_leave
         commits += 1;
     }
     assert_agree(channel, &mut agents.iter_mut().collect::<Vec<_>>());
-    // One of each pair of neighbors, and the creator's own had committed.
+    // One of each pair of neighbours, and the creator's own had committed.
     assert_eq!(commits, MEMBERS / 2 - 1);
     for agent in &mut agents {
         assert_eq!(agent.engine().refresh_due(channel), None);
@@ -123,4 +125,30 @@ fn a_refresh_gives_way_to_every_other_commit() {
         assert_eq!(agents[at].engine().refresh_due(channel), Some(32));
     }
     assert_eq!(agents[0].engine().refresh_due(channel), None);
+}
+
+#[test]
+fn a_bundle_holds_the_tree_once_however_many_agents_it_adds() {
+    const MEMBERS: usize = 40;
+    let relay = Relay::new();
+    let bundle = |adds: usize| {
+        let (mut agents, channel) = group(&relay, MEMBERS);
+        let mut packages = Vec::new();
+        for _ in 0..adds {
+            let mut added = Agent::new();
+            added.stock_up(&relay);
+            packages.push(agents[0].claim(&relay, added.id()));
+        }
+        agents[0].engine().add(channel, packages).expect("queued");
+        let next = agents[0].next_frames(channel, usize::MAX).expect("offered");
+        let body = Bundle::decode(next.frames[0].frame.body().clone()).expect("a bundle");
+        (body.commit.len(), body.welcome.len())
+    };
+    let ((_, one), (_, eleven)) = (bundle(1), bundle(11));
+    // A leaf with its keys and credential.
+    assert!(one > 200 * MEMBERS, "{one} bytes: the tree is in it");
+    // Ten more cost their own leaves and secrets, and no other tree.
+    let each = (eleven - one) / 10;
+    eprintln!("Welcome for one into {MEMBERS} members: {one} bytes; for each further one {each} bytes");
+    assert!(each < 700, "{each} bytes for each further agent");
 }
