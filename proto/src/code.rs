@@ -117,7 +117,7 @@ codes! {
     /// A message over the size limit.
     MessageTooLarge = 2004, false, "Keep to the limits that the relay sent in Started.";
     /// More streams than one connection may have.
-    TooManyStreams = 2005, true, "Close streams that are no longer read.";
+    TooManyStreams = 2005, true, "Close streams that are no longer read, or ask the operator for a higher `limits.streams_max`.";
     /// Too many frames or bytes a second.
     RateLimited = 2006, true, "Wait as long as the refusal says, then go on.";
     /// The relay node is about to stop.
@@ -154,6 +154,9 @@ codes! {
     AccountChannels = 2022, false, "Use the channels that there are, try again tomorrow, or ask the operator for more.";
     /// The account has as many bytes stored as it may have.
     AccountStored = 2023, true, "Send again when older entries are no longer kept, or ask the operator for more; messages wait in the outbox. Replay goes on.";
+
+    /// More channels than one session may watch.
+    TooManyWatched = 2024, true, "Leave channels that are no longer needed, spread them over several agents, or ask the operator for a higher `limits.watched_max`; until then the SDK reads these channels in turns.";
 
     // ---- tokens
     /// Not a token.

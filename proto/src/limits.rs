@@ -38,10 +38,15 @@ pub const CLAIM_RULE_MAX: usize = 256;
 /// Channels whose newest Welcome an agent's log remembers after the entry was given up (format).
 pub const WELCOMES_REMEMBERED_MAX: usize = 1_024;
 
+/// Channels named by one request or event of a watch stream (format).
+pub const WATCHED_AT_ONCE_MAX: usize = 4_096;
+
 /// Append requests in flight on one connection, in bytes (default).
 pub const APPEND_IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Streams open at once on one connection (default).
 pub const STREAMS_MAX: u32 = 4_096;
+/// Channels that one session watches at once (default).
+pub const WATCHED_MAX: u32 = 32_768;
 /// Records in one batch of a subscription, in bytes; one record larger than that goes alone (default).
 pub const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Frames an agent may append a second, sustained (default).

@@ -13,8 +13,9 @@ pub use crate::wire::{
     AppendOpen, AppendRequest, AppendResponse, Appended, Batch, CaughtUp, ControlEvent, ControlRequest, Durability,
     Hello, KeyPackageClaimed, KeyPackageCount, KeyPackageStock, KeyPackagesOpen, KeyPackagesRequest,
     KeyPackagesResponse, Limits, LogStatus, LogStatusRequest, LogStatusResponse, Notice, Open, Ping, Pong, Refusal,
-    Started, Subscribe, SubscribeEvent, TokenAccepted, TokenRefresh, append_response, control_event, control_request,
-    key_packages_request, key_packages_response, log_status_response, notice, open, subscribe_event,
+    Started, Subscribe, SubscribeEvent, TokenAccepted, TokenRefresh, WatchEvent, WatchOpen, WatchRequest,
+    append_response, control_event, control_request, key_packages_request, key_packages_response, log_status_response,
+    notice, open, subscribe_event,
 };
 
 /// The protocol's name in the TLS handshake.
@@ -194,6 +195,8 @@ mod tests {
             let _ = decode_message::<SubscribeEvent>(bytes.clone());
             let _ = decode_message::<KeyPackagesRequest>(bytes.clone());
             let _ = decode_message::<LogStatusResponse>(bytes.clone());
+            let _ = decode_message::<WatchRequest>(bytes.clone());
+            let _ = decode_message::<WatchEvent>(bytes.clone());
             let _ = decode_message::<KeyPackagesResponse>(bytes);
         }
     }

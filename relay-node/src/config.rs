@@ -91,6 +91,8 @@ pub struct LimitsConfig {
     pub address_connections_max: Option<u32>,
     /// Streams open at once on one connection, without the control stream.
     pub streams_max: u32,
+    /// Channels that one session may watch on its watch stream, beside those that it subscribes to.
+    pub watched_max: u32,
     /// Append requests in flight on one connection, in bytes.
     pub append_in_flight_bytes_max: usize,
     /// Requests of all connections together, in bytes, from before their bodies are read until they are answered. Where it is taken,
@@ -206,6 +208,7 @@ impl Default for LimitsConfig {
             account_connections_max: None,
             address_connections_max: None,
             streams_max: limits::STREAMS_MAX,
+            watched_max: limits::WATCHED_MAX,
             append_in_flight_bytes_max: limits::APPEND_IN_FLIGHT_BYTES_MAX,
             receive_bytes_max: 256 * 1024 * 1024,
             account_receive_bytes_max: None,
@@ -302,6 +305,7 @@ impl RelayConfig {
             key_packages_max: u32::try_from(limits::KEY_PACKAGES_MAX).unwrap_or(u32::MAX),
             frames_per_second: limits.frames_per_second,
             bytes_per_second: limits.bytes_per_second,
+            watched_max: limits.watched_max,
         }
     }
 }

@@ -16,6 +16,9 @@ pub(crate) enum ReceiveError {
     /// The bytes are not a message.
     #[error(transparent)]
     Message(#[from] MessageError),
+    /// The message is one of the protocol, and its lists are not what they must be.
+    #[error("a request whose lists are malformed or too long")]
+    Request,
     /// The stream was finished inside a message.
     #[error("stream ended inside a message")]
     Cut,
@@ -35,7 +38,7 @@ impl ReceiveError {
     pub(crate) const fn code(&self) -> Option<Code> {
         match self {
             Self::Message(error) => Some(error.code()),
-            Self::Cut => Some(Code::MessageMalformed),
+            Self::Cut | Self::Request => Some(Code::MessageMalformed),
             Self::Late => Some(Code::RequestLate),
             Self::NoRoom => Some(Code::NoRoom),
             Self::Stream(_) => None,

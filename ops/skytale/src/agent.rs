@@ -6,6 +6,7 @@ use crate::command::Session;
 use crate::config::{Loaded, Transport};
 use crate::local::private_folder;
 use crate::output::{Failure, Outcome, Output, printable};
+use crate::progress::while_it_catches_up;
 use skytale_proto::{Code, Region};
 use skytale_sdk::{
     Agent, AgentConfig, AgentError, Event, Token, TokenError, TokenProvider, TokenSource, TokenSubject, VaultKey,
@@ -364,15 +365,14 @@ pub(crate) async fn current(agent: &Agent, within: Duration) -> Outcome {
             }
         }
     };
-    match timeout(within, waiting).await {
-        Ok(done) => done,
-        Err(_) => {
-            let what = format!("not caught up within {} s", within.as_secs());
+    match while_it_catches_up(agent, within, waiting).await {
+        Some(done) => done,
+        None => {
+            let what = format!("not caught up, and nothing came for {} s", within.as_secs());
             Err(match last {
                 Some((code, reason)) => Failure::new(code, what).since(reason),
-                None => Failure::new(Code::Offline, what).help(
-                    "There was more to catch up on than that: what came is kept. Run again, or give `--timeout-s`.",
-                ),
+                None => Failure::new(Code::Offline, what)
+                    .help("The agent keeps what came. Run again, or give `--timeout-s`."),
             })
         }
     }

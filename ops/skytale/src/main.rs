@@ -17,6 +17,7 @@ mod names;
 mod nats;
 mod output;
 mod process_metrics;
+mod progress;
 mod scratch;
 mod serve;
 mod shutdown;

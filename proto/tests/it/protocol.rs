@@ -127,6 +127,7 @@ fn the_bounds_on_the_page_are_the_codes() {
         ("CLAIMS_BY_OTHERS_MAX", limits::CLAIMS_BY_OTHERS_MAX),
         ("CLAIM_RULE_MAX", limits::CLAIM_RULE_MAX),
         ("WELCOMES_REMEMBERED_MAX", limits::WELCOMES_REMEMBERED_MAX),
+        ("WATCHED_AT_ONCE_MAX", limits::WATCHED_AT_ONCE_MAX),
     ];
     let expected: BTreeMap<_, _> = expected
         .into_iter()
@@ -136,6 +137,7 @@ fn the_bounds_on_the_page_are_the_codes() {
     for (name, value) in [
         ("APPEND_IN_FLIGHT_BYTES_MAX", limits::APPEND_IN_FLIGHT_BYTES_MAX as u64),
         ("STREAMS_MAX", u64::from(limits::STREAMS_MAX)),
+        ("WATCHED_MAX", u64::from(limits::WATCHED_MAX)),
         ("BATCH_BYTES_MAX", limits::BATCH_BYTES_MAX as u64),
         ("FRAMES_PER_SECOND", u64::from(limits::FRAMES_PER_SECOND)),
         ("BYTES_PER_SECOND", limits::BYTES_PER_SECOND),
@@ -296,6 +298,10 @@ fn vectors() -> Vec<(&'static str, Bytes)> {
         time_ms: 1_800_000_000_000,
         payload: message.encoded().clone(),
     };
+    let watched = WatchRequest {
+        add: [channel().as_bytes().as_slice(), &7_u64.to_le_bytes()].concat().into(),
+        ..WatchRequest::default()
+    };
     let mut records = bytes::BytesMut::new();
     record.encode_into(&mut records);
     let records = records.freeze();
@@ -360,6 +366,15 @@ fn vectors() -> Vec<(&'static str, Bytes)> {
                     head: 8,
                     unconfirmed: false,
                 })),
+            }),
+        ),
+        ("Open with WatchOpen", open(open::Stream::Watch(WatchOpen {}))),
+        ("WatchRequest", frame_message(&watched)),
+        (
+            "WatchEvent",
+            frame_message(&WatchEvent {
+                ready: Bytes::copy_from_slice(channel().as_bytes()),
+                ..WatchEvent::default()
             }),
         ),
     ]

@@ -134,6 +134,11 @@ impl LimitsConfig {
             "must be between 1 and 1000000",
         );
         wrong.unless(
+            (1..=1_000_000).contains(&self.watched_max),
+            "limits.watched_max",
+            "must be between 1 and 1000000",
+        );
+        wrong.unless(
             (in_flight_min..=1 << 30).contains(&self.append_in_flight_bytes_max),
             "limits.append_in_flight_bytes_max",
             format!("must be between {in_flight_min} and {}", 1 << 30),

@@ -1,7 +1,7 @@
 //! A connection, from its first byte to its last.
 //!
 //! [`connection`] admits it and ends it, [`control`] drives the control stream by the rule of [`state`], and the other
-//! streams are served by [`append`], [`subscribe`] and [`key_packages`].
+//! streams are served by [`append`], [`subscribe`], [`watch`] and [`key_packages`].
 
 mod append;
 mod connection;
@@ -15,6 +15,7 @@ mod state;
 mod status;
 mod streams;
 mod subscribe;
+mod watch;
 
 pub(crate) use connection::{serve, turn_away};
 pub(crate) use end::Ending;
@@ -54,6 +55,8 @@ pub(crate) struct Session {
     /// Bytes of requests that may be in flight.
     pub(crate) in_flight: Arc<Semaphore>,
     subscriptions: AtomicUsize,
+    /// Whether there is a watch stream.
+    watching: AtomicBool,
     /// The agent was asked to go elsewhere.
     going: AtomicBool,
     /// Streams open beside the control stream.
@@ -70,6 +73,7 @@ impl Session {
             end: Arc::default(),
             in_flight: Arc::new(Semaphore::new(in_flight)),
             subscriptions: AtomicUsize::new(0),
+            watching: AtomicBool::new(false),
             going: AtomicBool::new(false),
             streams: Arc::default(),
             node,

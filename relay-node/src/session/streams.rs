@@ -1,7 +1,7 @@
 //! The session's other streams: accepted, told apart, bounded.
 
 use crate::metrics;
-use crate::session::{Session, append, key_packages, status, subscribe};
+use crate::session::{Session, append, key_packages, status, subscribe, watch};
 use crate::stream::{Receiver, Sender, abort};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -61,6 +61,7 @@ async fn opened(session: Arc<Session>, mut sender: Sender, mut receiver: Receive
             Some(open::Stream::LogStatus(request)) => {
                 return Some(status::serve(session, request, sender, receiver).boxed());
             }
+            Some(open::Stream::Watch(_)) => return Some(watch::serve(session, sender, receiver).boxed()),
             Some(open::Stream::KeyPackages(_)) => return Some(key_packages::serve(session, sender, receiver).boxed()),
             // A second Hello, or a kind that this version does not know.
             Some(open::Stream::Hello(_)) | None => Some(Code::MessageMalformed),

@@ -16,6 +16,7 @@ mod hostile_identity;
 mod hostile_memory;
 mod hostile_status;
 mod hostile_streams;
+mod hostile_watch;
 mod https;
 mod key_packages;
 mod lifecycle;

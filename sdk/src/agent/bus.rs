@@ -149,7 +149,8 @@ pub(crate) struct Bus {
     missed: Mutex<Option<Event>>,
     /// The report of the last round of attempts that nothing listens.
     nobody: Mutex<Option<Event>>,
-    /// Signals that the channels to follow have changed.
+    /// Channels to follow that are new, and the signal that there are some.
+    pub(crate) new_channels: Mutex<BTreeSet<ChannelId>>,
     pub(crate) channels_changed: Notify,
     /// Signals that there may be bundles to fetch.
     pub(crate) joins_pending: Notify,
@@ -178,6 +179,7 @@ impl Bus {
             waiters: Mutex::default(),
             missed: Mutex::default(),
             nobody: Mutex::default(),
+            new_channels: Mutex::default(),
             channels_changed: Notify::new(),
             joins_pending: Notify::new(),
             stock_changed: Notify::new(),
@@ -247,9 +249,9 @@ impl Bus {
                 self.bump_inbox(*channel);
                 // The channel may have been left earlier, and its old worker may not know that yet.
                 self.signals(*channel).followed.send_replace(Followed::Behind);
-                self.channels_changed.notify_one();
+                self.channel_is_new(*channel);
             }
-            Event::OutOfSync { .. } => self.channels_changed.notify_one(),
+            Event::OutOfSync { channel, .. } => self.channel_is_new(*channel),
             Event::Superseded { channel, .. } => {
                 self.superseded.send_replace(true);
                 self.bump_inbox(*channel);
@@ -261,6 +263,12 @@ impl Bus {
             }
             _ => {}
         }
+    }
+
+    /// Makes the session follow a channel, if it does not yet.
+    pub(crate) fn channel_is_new(&self, channel: ChannelId) {
+        self.new_channels.lock().insert(channel);
+        self.channels_changed.notify_one();
     }
 
     /// Wakes readers of a channel's inbox.

@@ -3,11 +3,10 @@
 use super::config::AgentConfig;
 use super::{Agent, AgentError};
 use crate::channel::Channel;
-use crate::engine::{ChannelInfo, ChannelState};
 use crate::event::Event;
 use crate::net::{ApiClient, ApiKey};
 use crate::vault::VaultKey;
-use skytale_proto::{AgentId, ChannelId, Policy};
+use skytale_proto::{AgentId, Policy};
 use std::path::PathBuf;
 
 impl AgentConfig {
@@ -51,7 +50,7 @@ impl Agent {
         let label = label.to_owned();
         let home = self.inner.link.region;
         let found = self.inner.core.try_call(move |actor| {
-            if let Some(channel) = of_label(&actor.engine.channels()?, &label) {
+            if let Some(channel) = actor.engine.of_label(&label)? {
                 return Ok(channel);
             }
             let policy = Policy::new(actor.engine.agent_id());
@@ -89,8 +88,7 @@ impl Agent {
             None => {
                 let label = label.to_owned();
                 let found = self.inner.core.try_call(move |actor| {
-                    let channels = actor.engine.channels()?;
-                    if let Some(channel) = of_label(&channels, &label) {
+                    if let Some(channel) = actor.engine.of_label(&label)? {
                         return Ok(Some(channel));
                     }
                     let Some(invited) = actor.engine.invitations()?.first().copied() else {
@@ -125,12 +123,4 @@ impl Channel {
     pub async fn ensure_members(&self, agents: &[AgentId]) -> Result<(), AgentError> {
         self.add_before(agents).await
     }
-}
-
-/// Returns the oldest channel with a label that the agent has not left.
-fn of_label(channels: &[ChannelInfo], label: &str) -> Option<ChannelId> {
-    let found = channels
-        .iter()
-        .find(|channel| channel.state != ChannelState::Left && channel.label == label);
-    found.map(|channel| channel.id)
 }

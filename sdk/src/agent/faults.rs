@@ -8,7 +8,7 @@ use world::{World, assert_same, channel_of, event, numbered, soon, texts};
 /// Shared with the integration tests, with access to the database.
 #[path = "../../tests/it/agent/world.rs"]
 #[allow(dead_code)]
-mod world;
+pub(super) mod world;
 
 impl Agent {
     async fn sql(&self, statements: &'static str) {

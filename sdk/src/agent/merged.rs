@@ -30,12 +30,50 @@ pub struct AllMessages {
     watched: BTreeSet<ChannelId>,
     next: FuturesUnordered<Next>,
     events: Events,
-    /// Whether the list of channels may have changed since it was read.
-    stale: bool,
-    /// A read of that list in progress.
+    /// Channels that may be new since they were listed.
+    stale: Stale,
+    /// A list of them in progress.
     listing: Option<ReusableBoxFuture<'static, Result<Vec<ChannelInfo>, AgentError>>>,
     /// Whether the stream has ended.
     ended: bool,
+}
+
+/// Channels to look at.
+#[derive(Debug, Default)]
+enum Stale {
+    #[default]
+    None,
+    These(BTreeSet<ChannelId>),
+    All,
+}
+
+impl Stale {
+    fn add(&mut self, channel: ChannelId) {
+        match self {
+            Self::None => *self = Self::These(BTreeSet::from([channel])),
+            Self::These(channels) => {
+                channels.insert(channel);
+            }
+            Self::All => {}
+        }
+    }
+}
+
+/// Returns the state of those of the channels that there are.
+async fn list(agent: Agent, channels: BTreeSet<ChannelId>) -> Result<Vec<ChannelInfo>, AgentError> {
+    let mut listed = Vec::with_capacity(channels.len());
+    for channel in channels {
+        let info = match agent.channel(channel).await {
+            Ok(channel) => channel.info().await,
+            Err(error) => Err(error),
+        };
+        match info {
+            Ok(info) => listed.push(info),
+            Err(error) if error.code() == Code::ChannelUnknown => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listed)
 }
 
 impl fmt::Debug for AllMessages {
@@ -71,7 +109,7 @@ impl AllMessages {
             watched: BTreeSet::new(),
             next: FuturesUnordered::new(),
             events,
-            stale: true,
+            stale: Stale::All,
             listing: None,
             ended: false,
         }
@@ -85,9 +123,14 @@ impl AllMessages {
 
     fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, AgentError>> {
         loop {
-            if std::mem::take(&mut self.stale) {
-                let agent = self.agent.clone();
-                self.listing = Some(ReusableBoxFuture::new(async move { agent.channels().await }));
+            let agent = || self.agent.clone();
+            match std::mem::take(&mut self.stale) {
+                Stale::None => {}
+                Stale::These(channels) => self.listing = Some(ReusableBoxFuture::new(list(agent(), channels))),
+                Stale::All => {
+                    let agent = agent();
+                    self.listing = Some(ReusableBoxFuture::new(async move { agent.channels().await }));
+                }
             }
             if let Some(listing) = &mut self.listing {
                 let listed = ready!(listing.poll(cx));
@@ -95,7 +138,7 @@ impl AllMessages {
                 match listed {
                     Ok(channels) => self.watch(channels),
                     Err(error) => {
-                        self.stale = true;
+                        self.stale = Stale::All;
                         return Poll::Ready(Err(error));
                     }
                 }
@@ -120,7 +163,12 @@ impl AllMessages {
                 return Poll::Ready(Err(AgentError::Closed));
             }
             match ready!(self.events.poll_event(cx)) {
-                Some(Event::Joined { .. } | Event::MemberAdded { .. } | Event::Lagged { .. }) => self.stale = true,
+                Some(Event::Joined { channel, .. } | Event::MemberAdded { channel, .. })
+                    if !self.watched.contains(&channel) =>
+                {
+                    self.stale.add(channel);
+                }
+                Some(Event::Lagged { .. }) => self.stale = Stale::All,
                 Some(_) => {}
                 None => return Poll::Ready(Err(AgentError::Closed)),
             }

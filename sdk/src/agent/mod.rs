@@ -21,6 +21,8 @@ mod config;
 mod consent;
 mod contacts;
 pub(crate) mod core;
+#[cfg(test)]
+mod costs;
 mod course;
 mod deferred;
 mod driver;
@@ -38,9 +40,11 @@ mod refusals;
 mod relays;
 mod running;
 pub(crate) mod runtime;
+mod seats;
 mod stock;
 mod tokens;
 mod turn;
+mod watching;
 mod worker;
 
 pub use config::{AgentConfig, DriverConfig, RelaySource};
@@ -288,8 +292,10 @@ impl Agent {
             match self.inner.core.try_call(Actor::behind).await? {
                 Behind::Nothing => return Ok(()),
                 Behind::Joins => {}
-                Behind::Channel(channel) => {
-                    bus.followed(channel, |followed| followed != Followed::Behind).await?;
+                Behind::Channels(channels) => {
+                    for channel in channels {
+                        bus.followed(channel, |followed| followed != Followed::Behind).await?;
+                    }
                 }
             }
         }
@@ -497,17 +503,34 @@ impl Agent {
     }
 
     async fn flushed_where(&self, counts: impl Fn(&ChannelInfo) -> bool) -> Result<(), AgentError> {
-        let bus = &self.inner.core.bus;
-        let mut settled = bus.settled.subscribe();
+        let Inner { core, .. } = &*self.inner;
+        let mut settled = core.bus.settled.subscribe();
+        // Channels whose outbox was not empty at the last look at all of them: there may be very many.
+        let mut waiting: Vec<ChannelId> = Vec::new();
         loop {
             settled.mark_unchanged();
-            // Declined channels, too: the requests to leave them must go out.
-            let channels = self.inner.core.try_call(|actor| actor.engine.channels()).await?;
-            let waiting = channels.iter().filter(|channel| counts(channel));
-            if waiting.map(|channel| channel.outbox).sum::<u64>() == 0 {
-                return Ok(());
+            let Some(channel) = waiting.last().copied() else {
+                // Declined channels, too: the requests to leave them must go out.
+                let channels = core.try_call(|actor| actor.engine.unsent()).await?;
+                let channels = channels.iter().filter(|channel| counts(channel));
+                waiting.extend(channels.map(|channel| channel.id));
+                if waiting.is_empty() {
+                    return Ok(());
+                }
+                continue;
+            };
+            match core.try_call(move |actor| actor.engine.channel(channel)).await {
+                Ok(info) if info.outbox > 0 && counts(&info) => {
+                    core.bus
+                        .wait(settled.changed())
+                        .await?
+                        .map_err(|_| AgentError::Closed)?;
+                }
+                Ok(_) | Err(AgentError::Engine(EngineError::ChannelUnknown { .. })) => {
+                    waiting.pop();
+                }
+                Err(error) => return Err(error),
             }
-            bus.wait(settled.changed()).await?.map_err(|_| AgentError::Closed)?;
         }
     }
 
@@ -543,8 +566,8 @@ enum Behind {
     Nothing,
     /// Bundles still to be fetched.
     Joins,
-    /// A channel that is not replayed to its head.
-    Channel(ChannelId),
+    /// Channels that are not replayed to their heads.
+    Channels(Vec<ChannelId>),
 }
 
 impl Actor {
@@ -555,7 +578,7 @@ impl Actor {
             None => tokens::nearest_region(self.engine.kept(tokens::RELAYS)?).unwrap_or_default(),
         };
         let channel = self.engine.create_channel_with(label, home, policy)?;
-        self.bus.channels_changed.notify_one();
+        self.bus.channel_is_new(channel);
         Ok(channel)
     }
 
@@ -564,11 +587,14 @@ impl Actor {
             return Ok(Behind::Joins);
         }
         // Nobody waits for declined channels.
-        let behind = self.shown_channels()?.into_iter().find(|channel| {
-            matches!(channel.state, ChannelState::Active | ChannelState::Leaving)
-                && *self.bus.signals(channel.id).followed.borrow() == Followed::Behind
+        let mut behind = self.engine.followed()?;
+        behind.retain(|channel| {
+            !self.bus.is_hidden(*channel) && *self.bus.signals(*channel).followed.borrow() == Followed::Behind
         });
-        Ok(behind.map_or(Behind::Nothing, |channel| Behind::Channel(channel.id)))
+        Ok(match behind.is_empty() {
+            true => Behind::Nothing,
+            false => Behind::Channels(behind),
+        })
     }
 
     /// The channels, without those that were declined.

@@ -3,9 +3,11 @@
 use super::config::DriverConfig;
 use super::core::Core;
 use super::refusals::{Counted, Refusals};
+use super::seats::Seats;
+use super::watching::Watching;
 use super::worker::Worker;
-use super::{deferred, follow, stock};
-use crate::engine::ChannelState;
+use super::{AgentError, deferred, follow, stock, watching};
+use crate::engine::{ChannelInfo, ChannelState, EngineError};
 use crate::event::Event;
 use crate::net::relay::{Appender, Refused};
 use crate::net::{RelayError, Session};
@@ -59,6 +61,15 @@ impl Ground {
     }
 }
 
+/// Resources that the channels of a session share.
+#[derive(Clone)]
+pub(super) struct Places {
+    /// The subscriptions that there are streams for.
+    pub(super) seats: Seats,
+    /// Watches the channels without one.
+    pub(super) watching: Watching,
+}
+
 /// Result of a session's task.
 pub(super) enum End {
     /// Nothing is left to do in this channel.
@@ -75,23 +86,33 @@ pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError
     tasks.spawn(follow::joins(ground.clone()).in_current_span());
     tasks.spawn(stock::keep(ground.clone()).in_current_span());
     tasks.spawn(deferred::keep(ground.clone()).in_current_span());
+    let (watching, watches) = Watching::new();
+    tasks.spawn(watching::run(ground.clone(), watches).in_current_span());
+    let places = Places {
+        seats: Seats::of(session.info().streams_max),
+        watching,
+    };
     let mut working = HashSet::new();
-    // Existing channels are not announced.
-    core.bus.channels_changed.notify_one();
-    let reason = loop {
+    if let Err(error) = start_workers(ground, &places, &mut working, &mut tasks).await {
+        return error;
+    }
+    let reason = 'session: loop {
         tokio::select! {
             () = stop.cancelled() => break RelayError::Closed,
             error = session.ended() => break error,
             () = core.bus.channels_changed.notified() => {
-                if let Err(error) = start_workers(ground, &mut working, &mut tasks).await {
-                    break error;
+                let new = std::mem::take(&mut *core.bus.new_channels.lock());
+                for channel in new {
+                    if let Err(error) = start_worker(ground, &places, channel, &mut working, &mut tasks).await {
+                        break 'session error;
+                    }
                 }
             }
             Some(ended) = tasks.join_next() => match ended {
                 Ok(End::Channel(channel)) => {
                     working.remove(&channel);
                     // The channel may have been joined again while its worker ended.
-                    if let Err(error) = start_workers(ground, &mut working, &mut tasks).await {
+                    if let Err(error) = start_worker(ground, &places, channel, &mut working, &mut tasks).await {
                         break error;
                     }
                 }
@@ -110,28 +131,65 @@ pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError
     reason
 }
 
+/// Follows all channels.
 async fn start_workers(
     ground: &Ground,
+    places: &Places,
     working: &mut HashSet<ChannelId>,
     tasks: &mut JoinSet<End>,
 ) -> Result<(), RelayError> {
-    let channels = match ground.core.try_call(|actor| actor.engine.channels()).await {
-        Ok(channels) => channels,
-        Err(error) => {
-            ground.core.bus.tell(Event::VaultFailed {
-                code: error.code(),
-                reason: error.to_string(),
-            });
-            return Err(RelayError::Local {
-                code: error.code(),
-                reason: error.to_string(),
-            });
-        }
-    };
-    for channel in channels {
-        if channel.state != ChannelState::Left && working.insert(channel.id) {
-            tasks.spawn(Worker::new(ground.clone(), channel).run().in_current_span());
-        }
+    // Later changes are reported.
+    ground.core.bus.new_channels.lock().clear();
+    let channels = ground.core.try_call(|actor| actor.engine.channels()).await;
+    for channel in channels.map_err(|error| failed(ground, &error))? {
+        follow_channel(ground, places, channel, working, tasks);
     }
     Ok(())
+}
+
+/// Follows one channel, if that is not done yet.
+async fn start_worker(
+    ground: &Ground,
+    places: &Places,
+    channel: ChannelId,
+    working: &mut HashSet<ChannelId>,
+    tasks: &mut JoinSet<End>,
+) -> Result<(), RelayError> {
+    if working.contains(&channel) {
+        return Ok(());
+    }
+    match ground.core.try_call(move |actor| actor.engine.channel(channel)).await {
+        Ok(channel) => follow_channel(ground, places, channel, working, tasks),
+        // It was forgotten meanwhile.
+        Err(AgentError::Engine(EngineError::ChannelUnknown { .. })) => {}
+        Err(error) => return Err(failed(ground, &error)),
+    }
+    Ok(())
+}
+
+fn follow_channel(
+    ground: &Ground,
+    places: &Places,
+    channel: ChannelInfo,
+    working: &mut HashSet<ChannelId>,
+    tasks: &mut JoinSet<End>,
+) {
+    if channel.state != ChannelState::Left && working.insert(channel.id) {
+        tasks.spawn(
+            Worker::new(ground.clone(), places.clone(), channel)
+                .run()
+                .in_current_span(),
+        );
+    }
+}
+
+fn failed(ground: &Ground, error: &AgentError) -> RelayError {
+    ground.core.bus.tell(Event::VaultFailed {
+        code: error.code(),
+        reason: error.to_string(),
+    });
+    RelayError::Local {
+        code: error.code(),
+        reason: error.to_string(),
+    }
 }

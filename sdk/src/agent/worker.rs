@@ -10,7 +10,8 @@
 //!
 //! Backpressure: with [`DriverConfig::inbox_messages_max`](super::DriverConfig::inbox_messages_max) unacknowledged
 //! messages the subscription is ended, and restarted after the cursor when half of them are acknowledged. Other
-//! channels are not affected. An agent can only send at the head, so while the outbox is not empty the channel is still
+//! channels are not affected. A session has seats for so many subscriptions; beyond them, channels at their heads are
+//! watched on one stream, and subscribe when there is something to read. An agent can only send at the head, so while the outbox is not empty the channel is still
 //! followed: the inbox then grows in the vault, never in memory.
 
 mod state;
@@ -19,7 +20,9 @@ use self::state::{Ask, ReadRefusal, Step, WorkerState};
 use super::bus::{Followed, Signals};
 use super::follow::local;
 use super::outcome::outcome_of;
-use super::running::{End, Ground};
+use super::running::{End, Ground, Places};
+use super::seats::Seat;
+use super::watching::{Watched, Woken};
 use crate::engine::{ChannelInfo, EngineError, Fork, Processed};
 use crate::event::Event;
 use crate::net::RelayError;
@@ -29,6 +32,7 @@ use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
 use skytale_proto::{ChannelId, Code, FrameId, Offset, Record};
 use std::sync::Arc;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 /// Maximum number of available entries that the engine processes in one transaction.
@@ -48,7 +52,14 @@ pub(super) struct Worker {
     state: WorkerState,
     /// Progress of following the channel, as last reported.
     shown: Followed,
+    places: Places,
+    /// The seat of the subscription, or of the one that is about to be.
+    seat: Option<Seat>,
+    /// The wait for a seat.
+    no_seat: Option<oneshot::Receiver<Seat>>,
     subscription: Option<Subscription>,
+    /// The watch in place of a subscription.
+    watched: Option<Watched>,
     appender: Appender,
     in_flight: FuturesOrdered<Verdict>,
 }
@@ -57,17 +68,27 @@ enum Happened {
     Item(Read),
     Verdict((FrameId, Result<Receipt, RelayError>)),
     Woken,
+    /// There is a seat for the subscription.
+    Seat(Seat),
+    /// Another channel needs the seat.
+    GivesWay,
+    /// The channel is no longer watched.
+    Unwatched(Woken),
     Time,
 }
 
 impl Worker {
-    pub(super) fn new(ground: Ground, view: ChannelInfo) -> Self {
+    pub(super) fn new(ground: Ground, places: Places, view: ChannelInfo) -> Self {
         Self {
             signals: ground.core.bus.signals(view.id),
             channel: view.id,
             state: WorkerState::new(view, ground.config.inbox_messages_max, Instant::now()),
             shown: Followed::Behind,
+            places,
+            seat: None,
+            no_seat: None,
             subscription: None,
+            watched: None,
             appender: ground.appender.clone(),
             in_flight: FuturesOrdered::new(),
             ground,
@@ -90,7 +111,7 @@ impl Worker {
                 Err(RelayError::Local { code, reason }) if code != Code::Closed => {
                     self.ground.core.bus.tell(Event::VaultFailed { code, reason });
                     self.state.on_vault_failed(code, Instant::now());
-                    self.subscription = None;
+                    self.unsubscribe();
                     self.show();
                 }
                 Err(error) => break error,
@@ -114,8 +135,9 @@ impl Worker {
             match self.state.next(Instant::now()) {
                 None => break,
                 Some(Step::Done) => return Ok(false),
+                Some(Step::Unwatch) => self.watched = None,
                 Some(Step::Pause { unacked }) => {
-                    self.subscription = None;
+                    self.unsubscribe();
                     self.show();
                     let channel = self.channel;
                     self.ground.core.bus.tell(Event::Paused { channel, unacked });
@@ -136,6 +158,14 @@ impl Worker {
                     });
                     local(begun.await)?;
                 }
+                Some(Step::Refresh) => {
+                    let channel = self.channel;
+                    let queued = self.ground.core.try_call(move |actor| {
+                        actor.engine.refresh(channel)?;
+                        actor.engine.channel(channel)
+                    });
+                    self.see(local(queued.await)?);
+                }
                 Some(Step::Settle) => self.settle().await?,
                 Some(Step::Pump { renew, bytes }) => {
                     self.pump(renew, bytes).await?;
@@ -144,8 +174,16 @@ impl Worker {
                 }
             }
         }
+        if let Some(seat) = &mut self.seat
+            && self.state.may_be_watched()
+        {
+            seat.idle();
+        }
         let happened = tokio::select! {
             item = next(&mut self.subscription) => Happened::Item(item),
+            () = gives_way(self.seat.as_ref()) => Happened::GivesWay,
+            Some(seat) = given(&mut self.no_seat) => Happened::Seat(seat),
+            woken = woken(&mut self.watched) => Happened::Unwatched(woken),
             Some(verdict) = self.in_flight.next() => Happened::Verdict(verdict),
             () = self.signals.work.notified() => Happened::Woken,
             () = at(self.state.wake()) => Happened::Time,
@@ -161,6 +199,16 @@ impl Worker {
                     .core
                     .try_call(move |actor| -> Result<_, EngineError> { actor.engine.channel(channel) });
                 self.see(local(view.await)?);
+            }
+            Happened::Seat(seat) => {
+                self.no_seat = None;
+                self.seat = Some(seat);
+                self.state.on_seat(Instant::now());
+            }
+            Happened::GivesWay => self.give_way(),
+            Happened::Unwatched(why) => {
+                self.watched = None;
+                self.state.on_woken_up(why == Woken::Ready, Instant::now());
             }
             Happened::Time => {}
         }
@@ -187,7 +235,34 @@ impl Worker {
 
     // ---- in
 
+    /// Ends reading: the subscription with its seat, the wait for one, and the watch.
+    fn unsubscribe(&mut self) {
+        self.subscription = None;
+        self.seat = None;
+        self.no_seat = None;
+        self.watched = None;
+    }
+
+    /// Gives the seat to another channel, if there is nothing to read or to send here.
+    fn give_way(&mut self) {
+        if self.state.may_be_watched() {
+            self.unsubscribe();
+            self.watched = Some(self.places.watching.begin(self.channel, self.state.cursor()));
+            self.state.on_watched();
+        } else if let Some(seat) = &mut self.seat {
+            seat.busy();
+        }
+    }
+
     async fn subscribe(&mut self, after: Offset, expected: Offset) -> Result<(), RelayError> {
+        if self.seat.is_none() {
+            self.seat = self.places.seats.try_take();
+        }
+        if self.seat.is_none() {
+            self.no_seat = Some(self.places.seats.take());
+            self.state.on_no_seat();
+            return Ok(());
+        }
         match Subscription::open(&self.ground.session, self.channel.log(), after, true, None).await {
             Ok(mut subscription) => {
                 subscription.expect(expected);
@@ -201,6 +276,9 @@ impl Worker {
     }
 
     async fn on_item(&mut self, mut item: Read) -> Result<(), RelayError> {
+        if let Some(seat) = &mut self.seat {
+            seat.busy();
+        }
         loop {
             match item {
                 Ok(Some(SubscriptionItem::Batch(records))) => {
@@ -220,8 +298,11 @@ impl Worker {
                             return Ok(());
                         }
                     }
-                    self.state.on_caught_up();
+                    let is_news = self.state.on_caught_up();
                     self.show();
+                    if !is_news {
+                        return Ok(());
+                    }
                     let channel = self.channel;
                     if !is_confirmed {
                         tracing::warn!(
@@ -238,7 +319,7 @@ impl Worker {
                     return Ok(());
                 }
                 Ok(None) => {
-                    self.subscription = None;
+                    self.unsubscribe();
                     self.state.on_ended(Instant::now());
                     self.show();
                     return Ok(());
@@ -338,7 +419,7 @@ impl Worker {
         self.see(view);
         match done {
             true => {
-                self.subscription = None;
+                self.unsubscribe();
                 self.state.on_unsettled(false);
                 self.state.on_moved_on(Instant::now());
                 self.show();
@@ -377,13 +458,15 @@ impl Worker {
                 gap,
                 diverged,
                 actor.engine.reboot_turn(channel)?,
+                actor.engine.refresh_due(channel),
                 actor.engine.channel(channel)?,
             ))
         });
-        let (gap, diverged, reboot, view) = local(processed.await)?;
+        let (gap, diverged, reboot, refresh, view) = local(processed.await)?;
         self.see(view);
         self.state.on_evidence(diverged);
         self.state.on_reboot_due(reboot, Instant::now());
+        self.state.on_refresh_due(refresh, Instant::now());
         self.state.on_entries(Instant::now());
         match gap {
             Some(gap) => Err(RelayError::Gap {
@@ -408,7 +491,7 @@ impl Worker {
             offset,
             by_relay: error.refused().is_some(),
         };
-        self.subscription = None;
+        self.unsubscribe();
         let decision = self.state.on_read_refused(&refusal, Instant::now());
         if matches!(decision.ask, Ask::Short(_)) {
             self.move_on(decision.ask).await?;
@@ -452,10 +535,16 @@ impl Worker {
         let given = self.ground.core.try_call(move |actor| {
             let next = actor.engine.next_frames(channel, bytes)?;
             actor.bus.tell_all(next.events);
-            Ok((next.frames, next.turn, actor.engine.channel(channel)?))
+            Ok((
+                next.frames,
+                next.turn,
+                actor.engine.refresh_due(channel),
+                actor.engine.channel(channel)?,
+            ))
         });
-        let (frames, turn, view) = local(given.await)?;
+        let (frames, turn, refresh, view) = local(given.await)?;
         self.see(view);
+        self.state.on_refresh_due(refresh, Instant::now());
         self.state.on_frames(frames.len(), turn, Instant::now());
         tracing::trace!(%channel, frames = frames.len(), outbox = self.state.outbox(), "frames to append");
         for given in frames {
@@ -548,6 +637,28 @@ async fn verdict(frame_id: FrameId, pending: PendingAppend) -> (FrameId, Result<
 async fn next(subscription: &mut Option<Subscription>) -> Read {
     match subscription {
         Some(subscription) => subscription.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn gives_way(seat: Option<&Seat>) {
+    match seat {
+        Some(seat) => seat.gives_way().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves with `None` if the session's seats are gone.
+async fn given(no_seat: &mut Option<oneshot::Receiver<Seat>>) -> Option<Seat> {
+    match no_seat {
+        Some(waiting) => waiting.await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+async fn woken(watched: &mut Option<Watched>) -> Woken {
+    match watched {
+        Some(watched) => watched.woken().await,
         None => std::future::pending().await,
     }
 }

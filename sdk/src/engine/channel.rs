@@ -30,6 +30,8 @@ pub(super) struct Position {
     pub(super) received: u64,
     /// Number of the last acknowledged one.
     pub(super) received_acked: u64,
+    /// Number of messages in the history.
+    pub(super) kept: u64,
     /// Number of the group in the channel: see [`mls::group_id`].
     pub(super) reboot: u64,
     pub(super) recovery: Recovery,
@@ -103,6 +105,8 @@ pub(super) struct Offered {
     pub(super) housekeeping_refused: Option<Offset>,
     /// The head at which a correction of the policy was refused.
     pub(super) policy_refused: Option<Offset>,
+    /// Whether each commit encrypts to this member's first leaf alone (see [`mls::is_single`]), at a head.
+    pub(super) single: Option<(Offset, bool)>,
     /// The cursor at which the relay said that this agent is not on the roster: the entry that removed it is still to
     /// arrive.
     pub(super) denied: Option<Offset>,
@@ -128,6 +132,8 @@ pub(super) struct Channel {
     pub(super) group: Option<MlsGroup>,
     pub(super) window: Window,
     pub(super) waiting: Waiting,
+    /// Number of failed sends that were not dismissed.
+    pub(super) failed: u64,
     pub(super) offered: Offered,
     /// Members that have asked to be removed and added again.
     pub(super) rejoins: BTreeSet<AgentId>,
@@ -145,7 +151,7 @@ pub(super) struct Channel {
 
 const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received, \
                        received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure,
-                       doubted, joined, applied, removed, applied_hash, drift";
+                       doubted, joined, applied, removed, applied_hash, drift, kept";
 
 impl Channel {
     /// Returns the state of the log as shown to this agent, for others to compare; `None` if it does not know the
@@ -176,6 +182,7 @@ impl Channel {
                 acked: Offset::ZERO,
                 received: 0,
                 received_acked: 0,
+                kept: 0,
                 reboot: 0,
                 recovery: Recovery::default(),
                 joined: Offset::ZERO,
@@ -188,6 +195,7 @@ impl Channel {
             group: None,
             window,
             waiting: Waiting::default(),
+            failed: 0,
             offered: Offered::default(),
             rejoins: BTreeSet::new(),
             rollback: None,
@@ -196,12 +204,6 @@ impl Channel {
             returned: BTreeSet::new(),
             is_declined: false,
         })
-    }
-
-    /// Whether the operator's word covers more of the log than this agent has read since.
-    pub(super) fn is_word_open(&self) -> bool {
-        self.settled
-            .is_some_and(|settled| settled.word_head > self.position.cursor)
     }
 
     /// Whether agents whose removal was undone are in the group: then nothing is sent.
@@ -265,6 +267,9 @@ impl Channel {
             .query_row([no], |row| {
                 Ok([row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
             })?;
+        let failed = sql
+            .prepare_cached("SELECT count(*) FROM failed WHERE channel = ?1")?
+            .query_row([no], |row| row.get(0))?;
         Ok(Some(Self {
             no,
             id,
@@ -278,6 +283,7 @@ impl Channel {
                 unbuilt: unsigned(waiting[2])?,
                 changes: unsigned(waiting[3])?,
             },
+            failed: unsigned(failed)?,
             offered: Offered {
                 doubtful_no: encrypted_no,
                 ..Offered::default()
@@ -289,6 +295,13 @@ impl Channel {
             returned: super::undone::returned(sql, no)?,
             is_declined: super::requests::is_declined(sql, no)?,
         }))
+    }
+
+    /// Handles that messages were purged from the history, which the vault has stored.
+    pub(super) fn purged(&mut self, messages: u64) {
+        for position in [Some(&mut self.position), self.saved.as_mut()].into_iter().flatten() {
+            position.kept = position.kept.saturating_sub(messages);
+        }
     }
 
     /// Writes changes in the current transaction.
@@ -306,14 +319,14 @@ impl Channel {
         sql.prepare_cached(
             "INSERT INTO channel (label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received,
                                   received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure, doubted,
-                                  joined, applied, removed, applied_hash, drift)
+                                  joined, applied, removed, applied_hash, drift, kept)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                     ?22, ?23, ?24, ?25, ?26)
+                     ?22, ?23, ?24, ?25, ?26, ?27)
              ON CONFLICT (no) DO UPDATE SET label = ?1, state = ?2, cursor = ?3, head = ?4, epoch = ?5, digest = ?6,
                  encrypted_no = ?7, accepted_no = ?8, acked = ?9, received = ?10, received_acked = ?11,
                  reboot = ?14, standing = ?15, since = ?16, reason = ?17, missed = ?18, asked = ?19, unsure = ?20,
                  doubted = ?21, joined = ?22, applied = ?23, removed = ?24, applied_hash = ?25,
-                 drift = ?26",
+                 drift = ?26, kept = ?27",
         )?
         .execute(rusqlite::params![
             position.label,
@@ -342,6 +355,7 @@ impl Channel {
             position.removed.iter().flat_map(AgentId::as_bytes).copied().collect::<Vec<u8>>(),
             position.applied_hash,
             position.drift.to_bytes(),
+            integer(position.kept)?,
         ])?;
         self.saved = Some(self.position.clone());
         Ok(())
@@ -403,6 +417,16 @@ pub(super) fn one(sql: &Connection, id: ChannelId) -> Result<(Position, i64), En
         .map(|(position, no, _)| (position, no))
 }
 
+/// Reads the row of the channel with a number.
+pub(super) fn numbered(sql: &Connection, no: i64) -> Result<Option<(Position, ChannelId)>, EngineError> {
+    let found = sql
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM channel WHERE no = ?1"))?
+        .query_row([no], |row| Ok(read(row)))
+        .optional()?
+        .transpose()?;
+    Ok(found.map(|(position, _, id)| (position, id)))
+}
+
 fn agents(bytes: &[u8]) -> Result<BTreeSet<AgentId>, VaultError> {
     let (ids, rest) = bytes.as_chunks::<{ AgentId::LENGTH }>();
     match rest.is_empty() {
@@ -446,6 +470,7 @@ fn read(row: &Row<'_>) -> Result<(Position, i64, ChannelId), EngineError> {
             .map(|bytes| <[u8; 32]>::try_from(bytes).map_err(|_| VaultError::damaged("hash of a wrong length")))
             .transpose()?,
         drift: Drift::from_bytes(&row.get::<_, Vec<u8>>(25)?)?,
+        kept: unsigned(row.get(26)?)?,
     };
     let channel: Vec<u8> = row.get(12)?;
     Ok((position, row.get(11)?, id(&channel)?))

@@ -3,9 +3,10 @@
 use super::channel::{self, Position};
 use super::clock::Clocks;
 use super::history::Retained;
-use super::{ChannelInfo, Engine, EngineConfig, EngineError, LABEL_BYTES_MAX, agent_log};
+use super::{ChannelInfo, ChannelState, Engine, EngineConfig, EngineError, LABEL_BYTES_MAX, agent_log};
 use crate::mls::{self, Crypto, Identity, SignatureCounts};
-use crate::vault::{Durability, Vault, VaultKey, unsigned};
+use crate::vault::{Durability, Vault, VaultKey, id, unsigned};
+use rusqlite::OptionalExtension as _;
 use skytale_proto::{AgentId, ChannelId, Digest, Offset, Policy, Region};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -119,6 +120,42 @@ impl Engine {
             .collect()
     }
 
+    /// Lists the channels whose outbox is not empty. No other channel is read.
+    pub(crate) fn unsent(&self) -> Result<Vec<ChannelInfo>, EngineError> {
+        let sql = self.vault.sql();
+        let mut next = sql.prepare_cached("SELECT min(channel) FROM outbox WHERE channel > ?1")?;
+        let (mut unsent, mut last) = (Vec::new(), i64::MIN);
+        while let Some(no) = next.query_row([last], |row| row.get::<_, Option<i64>>(0))? {
+            last = no;
+            if let Some((position, id)) = channel::numbered(sql, no)? {
+                unsent.push(self.info(position, no, id)?);
+            }
+        }
+        Ok(unsent)
+    }
+
+    /// Returns the ids of the channels that this agent is in or about to leave, in the order in which they were added.
+    pub(crate) fn followed(&self) -> Result<Vec<ChannelId>, EngineError> {
+        let states = [ChannelState::Active, ChannelState::Leaving].map(channel::state_number);
+        self.vault
+            .sql()
+            .prepare_cached("SELECT id FROM channel WHERE state IN (?1, ?2) ORDER BY no")?
+            .query_map(states, |row| row.get::<_, Vec<u8>>(0))?
+            .map(|bytes| Ok(id(&bytes?)?))
+            .collect()
+    }
+
+    /// Returns the oldest channel with a label that this agent has not left.
+    pub(crate) fn of_label(&self, label: &str) -> Result<Option<ChannelId>, EngineError> {
+        let found: Option<Vec<u8>> = self
+            .vault
+            .sql()
+            .prepare_cached("SELECT id FROM channel WHERE label = ?1 AND state <> ?2 ORDER BY no LIMIT 1")?
+            .query_row((label, channel::state_number(ChannelState::Left)), |row| row.get(0))
+            .optional()?;
+        Ok(found.map(|bytes| id(&bytes)).transpose()?)
+    }
+
     /// Returns the state of a channel.
     pub fn channel(&self, channel: ChannelId) -> Result<ChannelInfo, EngineError> {
         let (position, no) = channel::one(self.vault.sql(), channel)?;
@@ -132,8 +169,14 @@ impl Engine {
                 .prepare_cached(query)?
                 .query_row([no], |row| row.get(0))
         };
-        let outbox = count("SELECT count(*) FROM outbox WHERE channel = ?1")?;
-        let failed = count("SELECT count(*) FROM failed WHERE channel = ?1")?;
+        // A channel that works knows its counts: its outbox may be very long, and this is asked for at each step.
+        let (outbox, failed) = match self.loaded.get(&id) {
+            Some(channel) => (channel.waiting.rows, channel.failed),
+            None => (
+                unsigned(count("SELECT count(*) FROM outbox WHERE channel = ?1")?)?,
+                unsigned(count("SELECT count(*) FROM failed WHERE channel = ?1")?)?,
+            ),
+        };
         let settlements = count("SELECT count(*) FROM settled WHERE channel = ?1 AND kept < cursor")?;
         Ok(ChannelInfo {
             id,
@@ -144,8 +187,8 @@ impl Engine {
             handshake_head: position.head,
             epoch: position.epoch,
             unacked: position.received.saturating_sub(position.received_acked),
-            outbox: unsigned(outbox)?,
-            failed: unsigned(failed)?,
+            outbox,
+            failed,
             settlements: unsigned(settlements)?,
         })
     }
@@ -193,9 +236,14 @@ impl Engine {
     }
 
     fn position(&self, channel: ChannelId) -> Result<Position, EngineError> {
+        Ok(self.row(channel)?.0)
+    }
+
+    /// Returns a channel's position and number, without loading its group.
+    pub(super) fn row(&self, channel: ChannelId) -> Result<(Position, i64), EngineError> {
         match self.loaded.get(&channel) {
-            Some(channel) => Ok(channel.position.clone()),
-            None => Ok(channel::one(self.vault.sql(), channel)?.0),
+            Some(channel) => Ok((channel.position.clone(), channel.no)),
+            None => channel::one(self.vault.sql(), channel),
         }
     }
 }

@@ -18,9 +18,8 @@
 //!            m1   Add(bob)     m2       (gone)     m3        carol is still wanted, and nothing waits for her
 //! ```
 
-use super::channel::Channel;
-use super::channel::one;
-use super::outbox::{Intent, Packages, Place};
+use super::channel::{Channel, Position, numbered, one};
+use super::outbox::{INDEXED, Intent, Packages, Place};
 use super::transact::{Tx, now_ms};
 use super::{AgentId, ChannelId, ChannelState, ClaimedPackage, Code, Engine, EngineError, Event, FrameId, Refusal};
 use crate::mls;
@@ -121,9 +120,10 @@ impl Engine {
         let mut members = loaded.group.as_ref().map(mls::members).unwrap_or_default();
         let sql = self.vault.sql();
         let provider = mls::Provider::new(&self.crypto, sql);
-        let mut statement = sql.prepare_cached(
-            "SELECT kind, intent FROM outbox WHERE channel = ?1 AND seq < ?2 AND kind IN (?3, ?4, ?5) ORDER BY seq",
-        )?;
+        let mut statement = sql.prepare_cached(&format!(
+            "SELECT kind, intent FROM outbox
+             WHERE channel = ?1 AND seq < ?2 AND kind IN (?3, ?4, ?5) AND {INDEXED} ORDER BY seq"
+        ))?;
         let kinds = [Intent::Add as i64, Intent::Remove as i64, Intent::Await as i64];
         let mut rows = statement.query(params![no, place, kinds[0], kinds[1], kinds[2]])?;
         while let Some(row) = rows.next()? {
@@ -160,11 +160,12 @@ impl Engine {
         let (_, no) = one(self.vault.sql(), channel)?;
         self.vault
             .sql()
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "SELECT agent, since_ms, refused_code, refused_ms,
-                        EXISTS (SELECT 1 FROM outbox o WHERE o.channel = d.channel AND o.kind = ?2 AND o.intent = d.agent)
-                 FROM deferred d WHERE channel = ?1 ORDER BY since_ms, agent",
-            )?
+                        EXISTS (SELECT 1 FROM outbox WHERE channel = d.channel AND kind = ?2 AND {INDEXED}
+                                AND intent = d.agent)
+                 FROM deferred d WHERE channel = ?1 ORDER BY since_ms, agent"
+            ))?
             .query_map([no, Intent::Await as i64], |row| Ok(read(row, channel)))?
             .collect::<Result<Result<_, _>, _>>()?
     }
@@ -174,23 +175,29 @@ impl Engine {
     /// that this agent has left.
     pub fn deferred_to_try(&mut self) -> Result<Vec<DeferredAdd>, EngineError> {
         let mut wanted = Vec::new();
-        for channel in self.channels()? {
-            let deferred = self.deferred_adds(channel.id)?;
-            if deferred.is_empty() {
-                continue;
-            }
-            let members = match channel.state {
-                ChannelState::Creating | ChannelState::Active => self.members(channel.id)?,
+        let mut channels = Vec::new();
+        let mut statement = self
+            .vault
+            .sql()
+            .prepare_cached("SELECT DISTINCT channel FROM deferred ORDER BY channel")?;
+        for no in statement.query_map([], |row| row.get::<_, i64>(0))? {
+            channels.extend(numbered(self.vault.sql(), no?)?);
+        }
+        drop(statement);
+        for (Position { state, .. }, id) in channels {
+            let deferred = self.deferred_adds(id)?;
+            let members = match state {
+                ChannelState::Creating | ChannelState::Active => self.members(id)?,
                 ChannelState::Leaving | ChannelState::Left => Vec::new(),
             };
-            let (_, no) = one(self.vault.sql(), channel.id)?;
+            let (_, no) = one(self.vault.sql(), id)?;
             let places = self.held(no)?;
             let (mut waiting, mut gone) = (Vec::new(), Vec::new());
             for add in deferred {
                 let is_member = members.contains(&add.agent)
                     && match places.get(&add.agent) {
                         // The agent may be removed before its turn comes.
-                        Some(place) => self.members_at(channel.id, *place)?.contains(&add.agent),
+                        Some(place) => self.members_at(id, *place)?.contains(&add.agent),
                         None => true,
                     };
                 // This agent itself is a member of every channel in which it may add others.
@@ -199,7 +206,7 @@ impl Engine {
                     false => waiting.push(add),
                 }
             }
-            self.cancel_add(channel.id, &gone)?;
+            self.cancel_add(id, &gone)?;
             wanted.extend(waiting);
         }
         wanted.sort_by_key(|add| (!add.holds, add.last_refusal.map(|refusal| refusal.at_ms)));
@@ -378,15 +385,17 @@ impl Tx<'_> {
 
 /// Returns the places of additions in a channel's outbox.
 fn held(sql: &rusqlite::Connection, channel_no: i64) -> Result<BTreeMap<AgentId, i64>, EngineError> {
-    sql.prepare_cached("SELECT intent, seq FROM outbox WHERE channel = ?1 AND kind = ?2")?
-        .query_map([channel_no, Intent::Await as i64], |row| {
-            Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?))
-        })?
-        .map(|row| {
-            let (agent, seq) = row?;
-            Ok((id(&agent)?, seq))
-        })
-        .collect()
+    sql.prepare_cached(&format!(
+        "SELECT intent, seq FROM outbox WHERE channel = ?1 AND kind = ?2 AND {INDEXED}"
+    ))?
+    .query_map([channel_no, Intent::Await as i64], |row| {
+        Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?))
+    })?
+    .map(|row| {
+        let (agent, seq) = row?;
+        Ok((id(&agent)?, seq))
+    })
+    .collect()
 }
 
 fn read(row: &Row<'_>, channel: ChannelId) -> Result<DeferredAdd, EngineError> {

@@ -58,6 +58,9 @@ impl Engine {
             }
             Ok(dismissed)
         })?;
+        if let Some(loaded) = self.loaded.get_mut(&channel) {
+            loaded.failed = loaded.failed.saturating_sub(dismissed as u64);
+        }
         Ok(dismissed > 0)
     }
 
@@ -84,9 +87,11 @@ impl Engine {
             let again = FrameId::generate();
             tx.queue_message(channel, again, (&payload, &failed.properties), Place::Back)?;
             tx.sent_again(no, frame_id, Some(again))?;
-            tx.sql
+            let gone = tx
+                .sql
                 .prepare_cached("DELETE FROM failed WHERE channel = ?1 AND frame_id = ?2")?
                 .execute(params![no, frame_id.as_bytes()])?;
+            channel.failed = channel.failed.saturating_sub(gone as u64);
             Ok(again)
         })?;
         Ok(Some(again))

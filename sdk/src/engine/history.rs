@@ -25,7 +25,7 @@ pub enum Keep {
     #[default]
     All,
     /// This many of the newest ones. As a setting ([`EngineConfig::history`](super::EngineConfig::history)) it is
-    /// enforced from time to time: meanwhile there may be a sixteenth more, or 64.
+    /// enforced from time to time: meanwhile there may be 64 more.
     Newest(u64),
     /// Messages that the log has accepted within this time, by the relay node's clock.
     Younger(Duration),
@@ -60,11 +60,10 @@ pub(super) struct Retained {
 }
 
 impl Retained {
-    /// Whether enough has happened in a channel since the last check. Finding the newest messages takes time
-    /// proportional to their number, so it is not done for every message.
+    /// Whether enough has happened in a channel since the last check: messages are deleted many at a time.
     fn is_due(&self, channel: ChannelId, position: &Position, keep: Keep) -> bool {
         let slack = match keep {
-            Keep::Newest(count) => (count / 16).max(64),
+            Keep::Newest(_) => 64,
             Keep::All | Keep::Younger(_) | Keep::From(_) => 0,
         };
         let seen = self.seen.get(&channel);
@@ -89,23 +88,39 @@ impl Engine {
     /// Returns the first offset of a channel's history to keep. Messages before it are to be deleted.
     pub fn first_kept(&self, channel: ChannelId, keep: Keep) -> Result<Offset, EngineError> {
         let (position, no) = one(self.vault.sql(), channel)?;
-        self.cut(&position, no, keep)
+        let all = message_id(no + 1, Offset::ZERO)?;
+        let found = self.cut(&position, no, keep, all)?;
+        Ok(found.unwrap_or(position.cursor.next()))
     }
 
-    fn cut(&self, position: &Position, no: i64, keep: Keep) -> Result<Offset, EngineError> {
+    /// Returns the first unacknowledged message, which no purge goes beyond. Reads own messages before it alone.
+    fn first_unacked(&self, position: &Position, no: i64) -> Result<Option<i64>, EngineError> {
+        if position.received <= position.received_acked {
+            return Ok(None);
+        }
+        let ends = [message_id(no, position.acked)?, message_id(no + 1, Offset::ZERO)?];
+        Ok(self
+            .vault
+            .sql()
+            .prepare_cached("SELECT id FROM message WHERE id > ?1 AND id < ?2 AND received_no > 0 ORDER BY id LIMIT 1")?
+            .query_row(ends, |row| row.get(0))
+            .optional()?)
+    }
+
+    /// Returns the first offset to keep among the messages before `end`, if it is one of them.
+    fn cut(&self, position: &Position, no: i64, keep: Keep, end: i64) -> Result<Option<Offset>, EngineError> {
         let sql = self.vault.sql();
-        let (first, end) = (message_id(no, Offset::ZERO)?, message_id(no + 1, Offset::ZERO)?);
+        let first = message_id(no, Offset::ZERO)?;
         let found: Option<i64> = match keep {
-            Keep::All => return Ok(Offset::ZERO),
-            Keep::From(offset) => return Ok(offset),
+            Keep::All => return Ok(Some(Offset::ZERO)),
+            Keep::From(offset) => return Ok(Some(offset)),
             Keep::Newest(0) => None,
+            Keep::Newest(count) if count >= position.kept => return Ok(Some(Offset::ZERO)),
+            // From the oldest one on: what is read is what is to be deleted.
             Keep::Newest(count) => sql
-                .prepare_cached(
-                    "SELECT min(id) FROM (SELECT id FROM message WHERE id > ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3)",
-                )?
-                .query_row(params![first, end, i64::try_from(count).unwrap_or(i64::MAX)], |row| {
-                    row.get(0)
-                })?,
+                .prepare_cached("SELECT id FROM message WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT 1 OFFSET ?3")?
+                .query_row([first, end, integer(position.kept - count)?], |row| row.get(0))
+                .optional()?,
             Keep::Younger(age) => {
                 let since = now_ms().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
                 sql.prepare_cached(
@@ -117,7 +132,7 @@ impl Engine {
                 .optional()?
             }
         };
-        Ok(found.map_or(position.cursor.next(), message_offset))
+        Ok(found.map(message_offset))
     }
 
     /// Deletes messages before an offset from a channel's history, oldest first, at most `limit` of them.
@@ -134,23 +149,30 @@ impl Engine {
         }
     }
 
-    fn purge_piece(&self, channel: ChannelId, before: Offset, limit: u32) -> Result<Purged, EngineError> {
+    fn purge_piece(&mut self, channel: ChannelId, before: Offset, limit: u32) -> Result<Purged, EngineError> {
         let (position, no) = one(self.vault.sql(), channel)?;
         let until_offset = before;
         let before = message_id(no, before.min(position.cursor.next()))?;
         let (purged, _) = self.transact(Durability::Later, |tx| {
+            let first = message_id(no, Offset::ZERO)?;
+            // The end of this piece, before which alone an unacknowledged message is looked for.
+            let end: i64 = tx
+                .sql
+                .prepare_cached("SELECT id FROM message WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT 1 OFFSET ?3")?
+                .query_row(params![first, before, limit], |row| row.get(0))
+                .optional()?
+                .unwrap_or(before);
             let unacked: Option<i64> = match position.received > position.received_acked {
                 true => tx
                     .sql
                     .prepare_cached(
                         "SELECT id FROM message WHERE id > ?1 AND id < ?2 AND received_no > 0 ORDER BY id LIMIT 1",
                     )?
-                    .query_row([message_id(no, position.acked)?, before], |row| row.get(0))
+                    .query_row([message_id(no, position.acked)?, end], |row| row.get(0))
                     .optional()?,
                 false => None,
             };
-            let first = message_id(no, Offset::ZERO)?;
-            let until = unacked.unwrap_or(before);
+            let until = unacked.unwrap_or(end);
             let (messages, bytes, last) = tx
                 .sql
                 .prepare_cached(
@@ -179,6 +201,11 @@ impl Engine {
             tx.sql
                 .prepare_cached("DELETE FROM message WHERE id > ?1 AND id <= ?2")?
                 .execute([first, last])?;
+            if messages > 0 {
+                tx.sql
+                    .prepare_cached("UPDATE channel SET kept = max(kept - ?2, 0) WHERE no = ?1")?
+                    .execute([no, messages])?;
+            }
             // Unreadable entries are deleted, too. For recent ones, the fact that they were unreadable stays: an own
             // frame's place is judged by it.
             let gone = match messages >= i64::from(limit) {
@@ -189,13 +216,17 @@ impl Engine {
                 .prepare_cached("DELETE FROM unreadable WHERE channel = ?1 AND at < ?2")?
                 .execute(params![no, integer(gone.get().min(recent))?])?;
             tx.sql
-                .prepare_cached("UPDATE unreadable SET frame_id = NULL, reason = '' WHERE channel = ?1 AND at < ?2")?
+                .prepare_cached(
+                    "UPDATE unreadable SET frame_id = NULL, reason = ''
+                     WHERE channel = ?1 AND at < ?2 AND (frame_id IS NOT NULL OR reason <> '')",
+                )?
                 .execute(params![no, integer(gone.get())?])?;
             // For entries that the log no longer has: their content is deleted, but the fact that they were shown
             // stays.
             tx.sql
                 .prepare_cached(
-                    "UPDATE replaced SET payload = x'' WHERE channel = ?1 AND own = 0 AND acked = 1 AND at < ?2",
+                    "UPDATE replaced SET payload = x''
+                     WHERE channel = ?1 AND own = 0 AND acked = 1 AND at < ?2 AND payload <> x''",
                 )?
                 .execute(params![no, integer(until_offset.get()).unwrap_or(i64::MAX)])?;
             let purged = Purged {
@@ -216,6 +247,9 @@ impl Engine {
                 ..purged
             })
         })?;
+        if let Some(loaded) = self.loaded.get_mut(&channel) {
+            loaded.purged(purged.messages);
+        }
         Ok(purged)
     }
 
@@ -235,7 +269,13 @@ impl Engine {
         for (position, no, id) in channel::all(self.vault.sql())? {
             let before = match self.retained.cutting {
                 Some((channel, before)) if channel == id => before,
-                _ if self.retained.is_due(id, &position, keep) => self.cut(&position, no, keep)?,
+                _ if self.retained.is_due(id, &position, keep) => {
+                    // Messages that wait for their acknowledgement may be very many: they are not read.
+                    let unacked = self.first_unacked(&position, no)?;
+                    let end = unacked.map_or_else(|| message_id(no + 1, Offset::ZERO), Ok)?;
+                    let cut = self.cut(&position, no, keep, end)?;
+                    cut.unwrap_or(unacked.map_or(position.cursor.next(), message_offset))
+                }
                 _ => continue,
             };
             let purged = self.purge(id, before, limit)?;

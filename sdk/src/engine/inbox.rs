@@ -119,6 +119,7 @@ impl Tx<'_> {
             channel.position.received += 1;
             Some(integer(channel.position.received)?)
         };
+        channel.position.kept += 1;
         // The author's clock is not trusted, but is no reason to refuse a message.
         let sent_ms = integer(sent_ms).unwrap_or(i64::MAX);
         self.sql

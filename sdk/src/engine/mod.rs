@@ -46,6 +46,8 @@ mod consent;
 mod contacts;
 #[cfg(test)]
 mod copies;
+#[cfg(test)]
+mod costs;
 mod deferred;
 mod drift;
 mod error;
@@ -66,6 +68,7 @@ mod outbox;
 mod problems;
 mod properties;
 mod reboot;
+mod refresh;
 mod rejoin;
 mod replaced;
 mod replay;

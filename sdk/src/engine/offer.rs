@@ -137,34 +137,42 @@ impl Tx<'_> {
             self.let_go(channel)?;
             turn = None;
         }
-        let rows = self.rows_from(channel, channel.offered.next_seq, max_bytes)?;
-        let (mut frames, mut bytes) = (Vec::new(), 0);
-        for mut row in rows {
-            let is_message = row.intent.is_message();
-            // An agent that cannot follow the group sends only frames of its recovery.
-            if channel.offered.in_flight >= self.config.encrypted_ahead_max || (apart && !row.intent.is_way_back()) {
+        let (mut frames, mut bytes, mut from) = (Vec::new(), 0, channel.offered.next_seq);
+        'offer: while bytes < max_bytes {
+            // No more rows than can be offered now: the queue may be very long.
+            let free = (self.config.encrypted_ahead_max).saturating_sub(channel.offered.in_flight);
+            let rows = self.page_from(channel, from, free as usize, max_bytes - bytes)?;
+            if rows.is_empty() {
                 break;
             }
-            let acknowledged = channel.offered.accepted.contains_key(&row.frame_id);
-            if !acknowledged {
-                let frame = match self.build(channel, &mut row)? {
-                    Built::Frame(frame) => *frame,
-                    Built::Gone => continue,
-                    Built::NotYet => break,
-                };
-                if bytes > 0 && bytes + frame.encoded().len() > max_bytes {
-                    break;
+            for mut row in rows {
+                from = Some(row.seq + 1);
+                let is_message = row.intent.is_message();
+                // An agent that cannot follow the group sends only frames of its recovery.
+                if apart && !row.intent.is_way_back() {
+                    break 'offer;
                 }
-                bytes += frame.encoded().len();
-                frames.push(OutboxFrame { frame });
-            }
-            channel.offered.next_seq = Some(row.seq + 1);
-            channel.offered.in_flight += 1;
-            channel.offered.encrypted_no = row.encrypted_no.max(channel.offered.encrypted_no);
-            channel.offered.doubtful_no = row.encrypted_no.max(channel.offered.doubtful_no);
-            if !is_message {
-                channel.offered.barrier = true;
-                break;
+                let acknowledged = channel.offered.accepted.contains_key(&row.frame_id);
+                if !acknowledged {
+                    let frame = match self.build(channel, &mut row)? {
+                        Built::Frame(frame) => *frame,
+                        Built::Gone => continue,
+                        Built::NotYet => break 'offer,
+                    };
+                    if bytes > 0 && bytes + frame.encoded().len() > max_bytes {
+                        break 'offer;
+                    }
+                    bytes += frame.encoded().len();
+                    frames.push(OutboxFrame { frame });
+                }
+                channel.offered.next_seq = Some(row.seq + 1);
+                channel.offered.in_flight += 1;
+                channel.offered.encrypted_no = row.encrypted_no.max(channel.offered.encrypted_no);
+                channel.offered.doubtful_no = row.encrypted_no.max(channel.offered.doubtful_no);
+                if !is_message {
+                    channel.offered.barrier = true;
+                    break 'offer;
+                }
             }
         }
         Ok((frames, turn))
@@ -247,7 +255,11 @@ impl Tx<'_> {
             _ if channel.position.recovery.standing != Standing::Current => Ok(Built::NotYet),
             _ if channel.position.head == Offset::ZERO => Ok(Built::NotYet),
             Intent::Leave => self.build_leave(channel, row),
-            Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping | Intent::Policy => {
+            Intent::Refresh if self.is_refresh_moot(channel, row)? => {
+                self.unneeded(channel, row)?;
+                Ok(Built::Gone)
+            }
+            Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping | Intent::Policy | Intent::Refresh => {
                 self.build_commit(channel, row)
             }
         }

@@ -42,6 +42,9 @@ pub(super) enum Intent {
     Policy = 12,
     /// The place of an addition that waits for a KeyPackage: later intents wait for it. Becomes an [`Intent::Add`].
     Await = 13,
+    /// Replaces the leaf that this agent joined with, so that commits of others stay short. Made by the engine, not by
+    /// the application.
+    Refresh = 14,
 }
 
 impl Intent {
@@ -60,6 +63,7 @@ impl Intent {
             Self::Reboot,
             Self::Policy,
             Self::Await,
+            Self::Refresh,
         ]
         .into_iter()
         .find(|intent| *intent as i64 == number)
@@ -69,7 +73,7 @@ impl Intent {
     pub(super) const fn is_commit(self) -> bool {
         matches!(
             self,
-            Self::Add | Self::Remove | Self::Update | Self::Housekeeping | Self::Policy
+            Self::Add | Self::Remove | Self::Update | Self::Housekeeping | Self::Policy | Self::Refresh
         )
     }
 
@@ -82,7 +86,13 @@ impl Intent {
     pub(super) const fn is_told(self) -> bool {
         !matches!(
             self,
-            Self::Create | Self::Housekeeping | Self::Announce | Self::Rejoin | Self::Renew | Self::Await
+            Self::Create
+                | Self::Housekeeping
+                | Self::Announce
+                | Self::Rejoin
+                | Self::Renew
+                | Self::Await
+                | Self::Refresh
         )
     }
 
@@ -142,6 +152,10 @@ pub(super) enum Place {
 }
 
 const COLUMNS: &str = "seq, kind, frame_id, sent_ms, attempts, encrypted_no, intent, frame, earlier, properties";
+
+/// The rows that the index by kind has: all but messages, of which there may be very many. A query that repeats this
+/// condition uses the index.
+pub(super) const INDEXED: &str = "kind <> 2";
 
 pub(super) fn read(row: &Row<'_>) -> Result<OutboxRow, EngineError> {
     let frame_id: Vec<u8> = row.get(2)?;
@@ -277,6 +291,11 @@ impl Tx<'_> {
         if !row.intent.is_told() && row.intent != Intent::Create {
             return Ok(());
         }
+        let is_listed: bool = self
+            .sql
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM failed WHERE channel = ?1 AND frame_id = ?2)")?
+            .query_row(params![channel.no, row.frame_id.as_bytes()], |row| row.get(0))?;
+        channel.failed += u64::from(!is_listed);
         self.sql
             .prepare_cached(
                 "INSERT OR REPLACE INTO failed (channel, frame_id, code, kind, intent, failed_ms, properties)
@@ -311,6 +330,20 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Returns a place in the queue behind which no intent is built. Built ones are at the front: the rest of the queue
+    /// is not read.
+    pub(super) fn last_built(&self, channel: &Channel) -> Result<i64, EngineError> {
+        let built = channel.waiting.rows.saturating_sub(channel.waiting.unbuilt);
+        let last = self
+            .sql
+            .prepare_cached(
+                "SELECT seq FROM outbox WHERE channel = ?1 AND frame IS NOT NULL ORDER BY seq LIMIT 1 OFFSET ?2",
+            )?
+            .query_row([channel.no, integer(built.saturating_sub(1))?], |row| row.get(0))
+            .optional()?;
+        Ok(last.unwrap_or(i64::MAX))
+    }
+
     /// Returns the intent with a frame id.
     pub(super) fn row_of(&self, channel: &Channel, frame_id: FrameId) -> Result<Option<OutboxRow>, EngineError> {
         self.sql
@@ -329,12 +362,24 @@ impl Tx<'_> {
         seq: Option<i64>,
         bytes_max: usize,
     ) -> Result<Vec<OutboxRow>, EngineError> {
+        self.page_from(channel, seq, usize::MAX, bytes_max)
+    }
+
+    /// Like [`Tx::rows_from`], and at most `rows_max` intents. No other row is read.
+    pub(super) fn page_from(
+        &self,
+        channel: &Channel,
+        seq: Option<i64>,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<OutboxRow>, EngineError> {
         let mut statement = self.sql.prepare_cached(&format!(
             "SELECT {COLUMNS} FROM outbox WHERE channel = ?1 AND seq >= ?2 ORDER BY seq"
         ))?;
         let mut rows = statement.query(params![channel.no, seq.unwrap_or(i64::MIN)])?;
         let (mut taken, mut bytes) = (Vec::new(), 0);
-        while bytes < bytes_max
+        while taken.len() < rows_max
+            && bytes < bytes_max
             && let Some(row) = rows.next()?
         {
             let row = read(row)?;
@@ -344,18 +389,28 @@ impl Tx<'_> {
         Ok(taken)
     }
 
-    /// Returns the first intent of a kind.
+    /// Returns the intents of a kind, in the order of the queue. Not for messages: no index finds them by their kind.
+    pub(super) fn rows_of(&self, channel: &Channel, intent: Intent) -> Result<Vec<OutboxRow>, EngineError> {
+        self.sql
+            .prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM outbox WHERE channel = ?1 AND kind = ?2 AND {INDEXED} ORDER BY seq"
+            ))?
+            .query_map(params![channel.no, intent as i64], |row| Ok(read(row)))?
+            .collect::<Result<Result<_, _>, _>>()?
+    }
+
+    /// Returns the first intent of a kind. Like [`Tx::rows_of`], not for messages.
     pub(super) fn first_of(&self, channel: &Channel, intent: Intent) -> Result<Option<OutboxRow>, EngineError> {
         self.sql
             .prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM outbox WHERE channel = ?1 AND kind = ?2 ORDER BY seq LIMIT 1"
+                "SELECT {COLUMNS} FROM outbox WHERE channel = ?1 AND kind = ?2 AND {INDEXED} ORDER BY seq LIMIT 1"
             ))?
             .query_row(params![channel.no, intent as i64], |row| Ok(read(row)))
             .optional()?
             .transpose()
     }
 
-    /// Returns the first intent of a kind with this content.
+    /// Returns the first intent of a kind with this content. Like [`Tx::rows_of`], not for messages.
     pub(super) fn row_with(
         &self,
         channel: &Channel,
@@ -364,18 +419,21 @@ impl Tx<'_> {
     ) -> Result<Option<OutboxRow>, EngineError> {
         self.sql
             .prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM outbox WHERE channel = ?1 AND kind = ?2 AND intent = ?3 ORDER BY seq LIMIT 1"
+                "SELECT {COLUMNS} FROM outbox WHERE channel = ?1 AND kind = ?2 AND {INDEXED} AND intent = ?3
+                 ORDER BY seq LIMIT 1"
             ))?
             .query_row(params![channel.no, intent as i64, content], |row| Ok(read(row)))
             .optional()?
             .transpose()
     }
 
-    /// Whether an intent of a kind is queued.
+    /// Whether an intent of a kind is queued. Like [`Tx::rows_of`], not for messages.
     pub(super) fn waits(&self, channel: &Channel, intent: Intent) -> Result<bool, EngineError> {
         Ok(self
             .sql
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM outbox WHERE channel = ?1 AND kind = ?2)")?
+            .prepare_cached(&format!(
+                "SELECT EXISTS (SELECT 1 FROM outbox WHERE channel = ?1 AND kind = ?2 AND {INDEXED})"
+            ))?
             .query_row(params![channel.no, intent as i64], |row| row.get(0))?)
     }
 }

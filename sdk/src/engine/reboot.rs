@@ -37,6 +37,10 @@ impl Engine {
     /// Whether nobody can answer this agent's request: every other known member has asked to rejoin, too.
     pub fn is_reboot_due(&mut self, channel: ChannelId) -> Result<bool, EngineError> {
         let own = self.agent_id();
+        // Most channels need no group for this.
+        if self.row(channel)?.0.recovery.standing != Standing::OutOfSync {
+            return Ok(false);
+        }
         let channel = self.loaded(channel)?;
         let recovery = &channel.position.recovery;
         if recovery.standing != Standing::OutOfSync || recovery.asked == Offset::ZERO {

@@ -87,9 +87,14 @@ impl Tx<'_> {
             .execute([first, last])?;
         let left: Option<i64> = self
             .sql
-            .prepare_cached("SELECT max(received_no) FROM message WHERE id > ?1 AND id <= ?2")?
-            .query_row([message_id(channel.no, Offset::ZERO)?, first], |row| row.get(0))?;
+            .prepare_cached(
+                "SELECT received_no FROM message WHERE id > ?1 AND id <= ?2 AND received_no > 0
+                 ORDER BY id DESC LIMIT 1",
+            )?
+            .query_row([message_id(channel.no, Offset::ZERO)?, first], |row| row.get(0))
+            .optional()?;
         let position = &mut channel.position;
+        position.kept = position.kept.saturating_sub(messages.len() as u64);
         position.received = position.received_acked.max(unsigned(left.unwrap_or(0))?);
         channel.has_replaced = has_replaced(self.sql, channel.no)?;
         Ok(())
@@ -151,6 +156,7 @@ impl Tx<'_> {
                 received_no,
                 integer(record.time_ms).unwrap_or(i64::MAX)
             ])?;
+        channel.position.kept += 1;
         self.forget_replaced(channel, header.id)?;
         Ok(true)
     }
@@ -201,9 +207,11 @@ impl Tx<'_> {
             .query_map([channel.no], |row| Ok(read_replaced(row)))?
             .collect::<Result<Result<_, _>, _>>()??;
         // Frames of a recovery stay before them.
-        let ways_back: Vec<OutboxRow> = (self.rows_from(channel, None, usize::MAX)?.into_iter())
-            .filter(|row| row.intent.is_way_back() || row.intent == Intent::Create)
-            .collect();
+        let mut ways_back: Vec<OutboxRow> = Vec::new();
+        for intent in [Intent::Create, Intent::Rejoin, Intent::Renew, Intent::Reboot] {
+            ways_back.extend(self.rows_of(channel, intent)?);
+        }
+        ways_back.sort_by_key(|row| row.seq);
         for message in &own {
             if self.row_of(channel, message.frame_id)?.is_none() {
                 let content = (message.payload.as_ref(), &message.properties);

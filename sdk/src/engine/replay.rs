@@ -382,7 +382,7 @@ impl Tx<'_> {
                 self.settled_by(channel, record.offset, header, true)?;
             }
             Intent::Reboot => self.own_reboot(channel, record.offset, header)?,
-            Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping | Intent::Policy => {
+            Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping | Intent::Policy | Intent::Refresh => {
                 self.own_commit(channel, record, header, culprit)?;
             }
         }
@@ -667,9 +667,9 @@ impl Tx<'_> {
             self.sql
                 .prepare_cached(
                     "UPDATE outbox SET frame = NULL, earlier = NULL, attempts = attempts + 1
-                     WHERE channel = ?1 AND frame IS NOT NULL",
+                     WHERE channel = ?1 AND frame IS NOT NULL AND seq <= ?2",
                 )?
-                .execute([channel.no])?;
+                .execute([channel.no, self.last_built(channel)?])?;
             channel.waiting.unbuilt = channel.waiting.rows;
         }
         let anyone_waits = super::rejoin::anyone_waits(channel, self.identity.agent_id());

@@ -65,14 +65,18 @@ pub struct Settled {
 impl Engine {
     /// Whether there is evidence that a channel's log went back or differs from the one of others.
     pub fn is_diverged(&mut self, channel: ChannelId) -> Result<bool, EngineError> {
-        let known = self.loaded(channel)?;
-        if known.position.state == ChannelState::Left {
+        // The group is not needed: an agent may be in very many channels, and asks for each of them in each session.
+        let (position, no) = self.row(channel)?;
+        if position.state == ChannelState::Left {
             return Ok(false);
         }
-        if known.rollback.is_some() {
+        let rollback = match self.loaded.get(&channel) {
+            Some(known) => known.rollback.is_some(),
+            None => super::rollback::read(self.vault.sql(), no)?.is_some(),
+        };
+        if rollback {
             return Ok(true);
         }
-        let no = known.no;
         Ok(self
             .vault
             .sql()
@@ -83,15 +87,20 @@ impl Engine {
     /// Whether the operator's word of `word_ms`, that its logs may have gone back, is newer than the last comparison of
     /// this channel with its log. See [`Engine::fork`].
     pub fn is_word_news(&mut self, channel: ChannelId, word_ms: u64) -> Result<bool, EngineError> {
-        let known = self.loaded(channel)?;
-        let heeded = known.settled.map_or(0, |settled| settled.word_ms);
-        Ok(word_ms > heeded && known.position.cursor > Offset::ZERO && known.position.state != ChannelState::Left)
+        if word_ms == 0 {
+            return Ok(false);
+        }
+        let (position, no) = self.row(channel)?;
+        let heeded = last(self.vault.sql(), no)?.map_or(0, |settled| settled.word_ms);
+        Ok(word_ms > heeded && position.cursor > Offset::ZERO && position.state != ChannelState::Left)
     }
 
     /// Whether a channel's log is to be compared with the entries that this agent was shown, because an entry could not
     /// be decrypted. Reading it resets it.
     pub fn is_suspect(&mut self, channel: ChannelId) -> Result<bool, EngineError> {
-        Ok(std::mem::take(&mut self.loaded(channel)?.offered.suspect))
+        // Known only in memory.
+        let known = self.loaded.get_mut(&channel);
+        Ok(known.is_some_and(|known| std::mem::take(&mut known.offered.suspect)))
     }
 
     /// Handles the result of a comparison: records if the log has other entries than this agent was shown.
@@ -396,7 +405,14 @@ impl Tx<'_> {
                 .prepare_cached("INSERT OR REPLACE INTO undone (channel, agent, added) VALUES (?1, ?2, 1)")?
                 .execute(params![channel.no, agent.as_bytes()])?;
         }
-        for intent in [Intent::Reboot, Intent::Rejoin, Intent::Renew, Intent::Housekeeping] {
+        let own = [
+            Intent::Reboot,
+            Intent::Rejoin,
+            Intent::Renew,
+            Intent::Housekeeping,
+            Intent::Refresh,
+        ];
+        for intent in own {
             self.unqueue_all(channel, intent)?;
         }
         self.unbuild(channel)?;

@@ -98,10 +98,13 @@ impl Engine {
     pub fn reached_head(&mut self, channel: ChannelId) -> Result<Vec<Event>, EngineError> {
         let mut told = self.renew_restored()?;
         self.reached.insert(channel);
-        let needs = |channel: &Channel| {
-            channel.has_replaced || channel.is_word_open() || channel.position.recovery.standing != Standing::Current
-        };
-        if !needs(self.loaded(channel)?) {
+        // The group is loaded only where that is needed: an agent may be in very many channels.
+        let (position, no) = self.row(channel)?;
+        let sql = self.vault.sql();
+        let needs = position.recovery.standing != Standing::Current
+            || super::settle::last(sql, no)?.is_some_and(|settled| settled.word_head > position.cursor)
+            || super::replaced::has_replaced(sql, no)?;
+        if !needs {
             return Ok(told);
         }
         let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
@@ -223,7 +226,7 @@ impl Tx<'_> {
     /// Discards all frames encrypted so far: none is offered again.
     pub(super) fn unbuild(&self, channel: &mut Channel) -> Result<(), EngineError> {
         self.sql
-            .prepare_cached("UPDATE outbox SET frame = NULL WHERE channel = ?1 AND kind != ?2")?
+            .prepare_cached("UPDATE outbox SET frame = NULL WHERE channel = ?1 AND kind != ?2 AND frame IS NOT NULL")?
             .execute(params![channel.no, Intent::Create as i64])?;
         channel.waiting.unbuilt = channel.waiting.rows;
         channel.offered.again();
@@ -312,6 +315,7 @@ impl Tx<'_> {
         self.unbuild(channel)?;
         self.unqueue_all(channel, Intent::Renew)?;
         self.unqueue_all(channel, Intent::Housekeeping)?;
+        self.unqueue_all(channel, Intent::Refresh)?;
         self.provider.end_set_aside(channel.id.as_bytes(), false)?;
         if let Some(group) = channel.group.as_mut() {
             group.clear_pending_commit(self.provider.storage())?;

@@ -51,7 +51,7 @@ pub enum QueuedKind {
     Add,
     /// A removal of agents.
     Remove,
-    /// A replacement of this agent's keys.
+    /// A replacement of this agent's keys: requested, or the engine's own, soon after this agent has joined.
     UpdateKeys,
     /// This agent's request to leave.
     Leave,
@@ -100,7 +100,7 @@ impl From<Intent> for QueuedKind {
             Intent::Message => Self::Message,
             Intent::Add => Self::Add,
             Intent::Remove => Self::Remove,
-            Intent::Update => Self::UpdateKeys,
+            Intent::Update | Intent::Refresh => Self::UpdateKeys,
             Intent::Leave => Self::Leave,
             Intent::Housekeeping => Self::LetGo,
             Intent::Announce => Self::Digest,

@@ -10,6 +10,7 @@ mod rejoin;
 mod seen;
 mod signatures;
 mod storage;
+mod tree;
 
 pub(crate) use crypto::Crypto;
 pub(crate) use external::{build_external, open_external, seal_external};
@@ -26,6 +27,7 @@ pub use signatures::SignatureCounts;
 #[cfg(test)]
 pub(crate) use storage::in_keys;
 pub(crate) use storage::{Failure, Storage, StorageError};
+pub(crate) use tree::{has_first_leaf, is_single};
 
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::OpenMlsProvider;

@@ -4,10 +4,10 @@ use super::VaultError;
 use rusqlite::Connection;
 
 /// The version that this crate writes.
-pub(crate) const VERSION: u32 = 7;
+pub(crate) const VERSION: u32 = 8;
 
 /// The step to each version from the previous one.
-const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4, V5, V6, V7];
+const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4, V5, V6, V7, V8];
 
 /// - `message.id` is the channel's number and the offset in one integer ([`message_id`](super::message_id)), so that
 ///   the history of a channel is one run of the table and needs no second index.
@@ -266,6 +266,16 @@ CREATE TABLE invitation (
 INSERT INTO invitation (channel, at, since_ms)
     SELECT no, joined, 0 FROM channel
     WHERE label = '' AND state IN (2, 3) AND joined > 1 AND no NOT IN (SELECT channel FROM declined);
+";
+
+/// - Items of the outbox by their kind, except messages (2), of which there may be very many.
+/// - Channels by their label.
+/// - The number of messages in each channel's history (`kept`).
+const V8: &str = "
+CREATE INDEX outbox_change ON outbox (channel, kind, seq) WHERE kind <> 2;
+CREATE INDEX channel_label ON channel (label);
+ALTER TABLE channel ADD COLUMN kept INTEGER NOT NULL DEFAULT 0;
+UPDATE channel SET kept = (SELECT count(*) FROM message WHERE id > (no << 40) AND id < ((no + 1) << 40));
 ";
 
 /// Refuses a database that is not a vault, or is of a newer version.

@@ -166,7 +166,10 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
     vault
         .sql()
         .execute_batch(
-            "DROP TABLE declined;
+            "DROP INDEX outbox_change;
+             DROP INDEX channel_label;
+             ALTER TABLE channel DROP COLUMN kept;
+             DROP TABLE declined;
              DROP TABLE claimer;
              ALTER TABLE pending_join DROP COLUMN decision;
              ALTER TABLE pending_join DROP COLUMN adder;
@@ -275,6 +278,9 @@ fn channels_without_a_label_that_others_made_are_invitations_in_a_vault_of_befor
         .sql()
         .execute_batch(
             "INSERT INTO declined VALUES (6);
+             DROP INDEX outbox_change;
+             DROP INDEX channel_label;
+             ALTER TABLE channel DROP COLUMN kept;
              DROP TABLE invitation;
              ALTER TABLE unreadable DROP COLUMN cause;
              ALTER TABLE deferred DROP COLUMN held_ms;

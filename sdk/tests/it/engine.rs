@@ -14,6 +14,7 @@ mod once;
 mod problems;
 mod ratchet_keys;
 mod recovery;
+mod refresh;
 mod relay;
 mod requests;
 mod returns;

@@ -3,10 +3,13 @@
 //! ```text
 //!            subscribe_at            CaughtUp
 //!   Behind ───Subscribe──> replay ─────────────> live
-//!     ^                      │                     │
-//!     └──── refused, ended ──┴─────────────────────┤
-//!     ^                                            │ the inbox is full, and nothing is to be sent
-//!     └──── half of it was acknowledged ── Paused <┘
+//!     ^   │ no seat: wait    ^                     │
+//!     │   └──────────────────┤                     │
+//!     ├──── refused, ended ──┴─────────────────────┤
+//!     │                                            │ the inbox is full, and nothing is to be sent
+//!     ├──── half of it was acknowledged ── Paused <┤
+//!     │                                            │ another channel needs the seat
+//!     └──── something to read or to send ─ Watched <┘
 //!
 //!   something to send ──Pump──> in flight ──verdicts──> settled
 //!          ^                        │
@@ -28,6 +31,12 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const RETRY_APPEND: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// Longest delay before appending again in a channel that receives entries.
 const RETRY_LIVE: Duration = Duration::from_secs(1);
+/// Time in which one member of a group replaces the leaf that it joined with, about.
+const REFRESH_EACH: Duration = Duration::from_secs(1);
+/// Interval at which a channel is read that cannot be watched.
+const READ_EVERY: Duration = Duration::from_secs(5);
+/// Number of times that a channel may be woken without an entry before it waits.
+const WOKEN_MAX: u32 = 3;
 /// Bytes of frames requested from the engine at once.
 pub(super) const PUMP_BYTES: usize = 256 * 1024;
 /// Maximum number of a channel's frames without a verdict.
@@ -43,6 +52,11 @@ pub(super) struct WorkerState {
     /// Whether the channel's log is assumed to exist, so that it can be subscribed to.
     exists: bool,
     reading: Reading,
+    /// Whether it was at the head, and only gave its seat to another channel since then.
+    was_live: bool,
+    /// Number of times that it was woken since the last entry.
+    woken: u32,
+    wake_backoff: Backoff,
     subscribe_at: Instant,
     subscribe_backoff: Backoff,
     reads_refused: Refusals,
@@ -50,6 +64,8 @@ pub(super) struct WorkerState {
     lasting: Lasting,
     /// State of handling evidence that the log went back, in this session.
     settling: Settling,
+    /// Time at which this agent replaces the leaf that it joined with.
+    refresh_at: Option<Instant>,
     /// Turn in which this agent recreates the group, unless another one does so earlier.
     reboot: Option<Turn>,
     /// Whether the appender's stream accepts no more frames of this log, since a refused frame will be sent again. When
@@ -74,6 +90,10 @@ enum Reading {
     No,
     /// Not subscribed, since the application lags.
     Paused,
+    /// Not subscribed, since other channels have the session's seats.
+    Waiting,
+    /// Not subscribed: at the head, and watched.
+    Watched,
     /// Subscribed, and not yet at the head since then.
     Replay,
     /// Subscribed, and the head was reached since then.
@@ -98,6 +118,8 @@ enum Settling {
 pub(super) enum Step {
     /// End: the agent is no longer in the channel.
     Done,
+    /// End the watch: subscribe again.
+    Unwatch,
     /// End the subscription, and report that the application lags.
     Pause {
         /// Number of unacknowledged messages.
@@ -115,6 +137,8 @@ pub(super) enum Step {
     Settle,
     /// Commit the removal of leaving members: the members before this one did not do so in time.
     TakeTurn,
+    /// Replace the leaf that this agent joined with, if that is still due.
+    Refresh,
     /// Recreate the group: all members are out of sync, and the members before this one did not do so in time.
     Reboot,
     /// Get frames from the engine and append them, then [`WorkerState::on_frames`].
@@ -217,11 +241,15 @@ impl WorkerState {
             inbox_max: inbox_max.max(1),
             leaving: false,
             reading: Reading::No,
+            was_live: false,
+            woken: 0,
+            wake_backoff: Backoff::new(RETRY.0, RETRY.1),
             subscribe_at: now,
             subscribe_backoff: Backoff::new(RETRY.0, RETRY.1),
             reads_refused: Refusals::default(),
             lasting: Lasting::default(),
             settling: Settling::No,
+            refresh_at: None,
             reboot: None,
             held: false,
             in_flight: 0,
@@ -244,6 +272,12 @@ impl WorkerState {
         if let Some(unacked) = self.heed_backpressure(now) {
             return Some(Step::Pause { unacked });
         }
+        if self.reading == Reading::Watched && self.view.outbox > 0 {
+            // Its own frames come back by the subscription.
+            self.reading = Reading::No;
+            self.subscribe_at = now;
+            return Some(Step::Unwatch);
+        }
         if self.settling == Settling::Ask {
             return Some(Step::Settle);
         }
@@ -263,6 +297,11 @@ impl WorkerState {
             self.pump = true;
             return Some(Step::Reboot);
         }
+        if self.is_at_head() && self.refresh_at.is_some_and(|at| now >= at) {
+            self.refresh_at = None;
+            self.pump = true;
+            return Some(Step::Refresh);
+        }
         if self.pump && self.may_offer() && now >= self.pump_at {
             return Some(Step::Pump {
                 renew: self.held,
@@ -279,6 +318,7 @@ impl WorkerState {
             (self.pump && self.may_offer()).then_some(self.pump_at),
             self.turn.map(|turn| turn.at),
             self.reboot.map(|turn| turn.at),
+            self.refresh_at.filter(|_| self.is_at_head()),
         ];
         wake.into_iter().flatten().min()
     }
@@ -287,13 +327,18 @@ impl WorkerState {
     pub(super) const fn followed(&self) -> Followed {
         match self.reading {
             _ if self.is_left() => Followed::Left,
-            Reading::No | Reading::Replay => match self.lasting.code() {
+            Reading::No | Reading::Waiting | Reading::Replay if self.was_live => Followed::Live,
+            Reading::No | Reading::Waiting | Reading::Replay => match self.lasting.code() {
                 Some(code) => Followed::Refused(code),
                 None => Followed::Behind,
             },
             Reading::Paused => Followed::Paused,
-            Reading::Live => Followed::Live,
+            Reading::Live | Reading::Watched => Followed::Live,
         }
+    }
+
+    const fn is_at_head(&self) -> bool {
+        matches!(self.reading, Reading::Live | Reading::Watched)
     }
 
     pub(super) const fn is_left(&self) -> bool {
@@ -340,6 +385,7 @@ impl WorkerState {
         let paused = full && self.view.outbox == 0;
         match (was_paused, paused) {
             (false, true) => {
+                self.was_live = false;
                 self.unsubscribe(Duration::ZERO, now);
                 self.reading = Reading::Paused;
                 Some(unacked)
@@ -413,9 +459,53 @@ impl WorkerState {
         if self.settling == Settling::Ask {
             self.settling = Settling::Asked;
         }
+        self.was_live = false;
         let pause = self.pump_backoff.next(None);
         self.pump_at = now + pause;
         self.pump = true;
+        self.unsubscribe(pause, now);
+    }
+
+    /// Handles that there is no seat for the subscription that [`Step::Subscribe`] requested.
+    pub(super) const fn on_no_seat(&mut self) {
+        self.reading = Reading::Waiting;
+    }
+
+    /// Handles a seat that the channel waited for.
+    pub(super) fn on_seat(&mut self, now: Instant) {
+        if self.reading == Reading::Waiting {
+            self.reading = Reading::No;
+            self.subscribe_at = now;
+        }
+    }
+
+    /// Whether the channel can give its seat to another one: it is at its head, and nothing of its own is on the way.
+    pub(super) fn may_be_watched(&self) -> bool {
+        self.reading == Reading::Live
+            && self.view.outbox == 0
+            && self.in_flight == 0
+            && self.appended <= self.view.cursor
+            && self.settling != Settling::Ask
+    }
+
+    /// Handles that the channel is watched.
+    pub(super) const fn on_watched(&mut self) {
+        self.reading = Reading::Watched;
+        self.was_live = true;
+    }
+
+    /// Handles the end of the watch: there is something to read, or the channel cannot be watched.
+    pub(super) fn on_woken_up(&mut self, is_ready: bool, now: Instant) {
+        if self.reading != Reading::Watched {
+            return;
+        }
+        self.woken += u32::from(is_ready);
+        let pause = match is_ready {
+            true if self.woken <= WOKEN_MAX => Duration::ZERO,
+            // The relay node says so, and there is nothing.
+            true => self.wake_backoff.next(None),
+            false => READ_EVERY,
+        };
         self.unsubscribe(pause, now);
     }
 
@@ -430,8 +520,18 @@ impl WorkerState {
         self.reboot = Turn::next(before, self.view.handshake_head, self.reboot, now);
     }
 
+    /// Handles whether this agent should replace the leaf that it joined with, in a group of so many members. The wait is
+    /// random, so that members who joined together do not all commit at once, and is not begun again by other commits.
+    pub(super) fn on_refresh_due(&mut self, members: Option<u32>, now: Instant) {
+        self.refresh_at = members.map(|members| {
+            let wait = (REFRESH_EACH * members).mul_f64(rand::random());
+            self.refresh_at.unwrap_or(now + wait)
+        });
+    }
+
     /// Handles that the engine has skipped entries that the log no longer shows.
     pub(super) fn on_moved_on(&mut self, now: Instant) {
+        self.was_live = false;
         self.subscribe_backoff.reset();
         self.reads_refused.reset();
         self.lasting.reset();
@@ -441,6 +541,8 @@ impl WorkerState {
 
     /// Handles new entries, stored in the vault.
     pub(super) fn on_entries(&mut self, now: Instant) {
+        self.woken = 0;
+        self.wake_backoff.reset();
         self.lasting.reset();
         self.subscribe_backoff.reset();
         self.reads_refused.reset();
@@ -452,18 +554,21 @@ impl WorkerState {
         }
     }
 
-    /// Handles that the head was reached.
-    pub(super) fn on_caught_up(&mut self) {
+    /// Handles that the head was reached. Returns whether that is news: not if the channel only gave its seat to another
+    /// one meanwhile.
+    pub(super) fn on_caught_up(&mut self) -> bool {
         self.subscribe_backoff.reset();
         self.reads_refused.reset();
         self.lasting.reset();
         if matches!(self.reading, Reading::Replay) {
             self.reading = Reading::Live;
         }
+        !std::mem::take(&mut self.was_live)
     }
 
     /// Handles that the relay node ended the subscription without a reason.
     pub(super) fn on_ended(&mut self, now: Instant) {
+        self.was_live = false;
         let pause = self.subscribe_backoff.next(None);
         self.unsubscribe(pause, now);
     }
@@ -477,6 +582,7 @@ impl WorkerState {
             by_relay,
             offset,
         } = *refusal;
+        self.was_live = false;
         // A lagging relay node of a fleet may not know this yet.
         let may_pass = matches!(code, Code::CursorBeyondHead | Code::UnknownLog | Code::NotMember);
         let pause = if retryable || may_pass {

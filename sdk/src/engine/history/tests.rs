@@ -1,5 +1,6 @@
 use super::*;
 use crate::engine::EngineConfig;
+use crate::engine::costs::steps;
 use crate::vault::VaultKey;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +36,7 @@ fn vault() -> (tempfile::TempDir, PathBuf, ChannelId) {
         .expect("written");
     }
     sql.execute(
-        "UPDATE channel SET cursor = ?1, received = ?1, acked = ?2, received_acked = ?2",
+        "UPDATE channel SET cursor = ?1, received = ?1, kept = ?1, acked = ?2, received_acked = ?2",
         [MESSAGES as i64, ACKED as i64],
     )
     .expect("written");
@@ -210,4 +211,86 @@ fn the_setting_is_held_to_in_small_pieces_and_the_file_comes_down() {
     while engine.retain(64).expect("tidied") {}
     assert!(kept(&engine, channel).is_empty());
     assert_eq!(markers(&engine), 0);
+}
+
+/// A vault with a channel of that many small messages of another agent, of which so many are acknowledged.
+fn small(messages: u64, acked: u64, keep: Keep) -> (tempfile::TempDir, Engine, ChannelId) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut engine = open(&folder.path().join("vault.db"), Keep::All);
+    let channel = engine.create_channel("test").expect("made");
+    let fill = format!(
+        "BEGIN;
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {messages})
+             INSERT INTO message (id, frame_id, author, received_no, sent_ms, time_ms, payload)
+             SELECT (1 << 40) + i, zeroblob(16), zeroblob(32), i, 0, i, zeroblob(20) FROM n;
+         UPDATE channel SET cursor = {messages}, received = {messages}, kept = {messages},
+                            acked = {acked}, received_acked = {acked};
+         DELETE FROM mls WHERE substr(key, 1, 1) = x'13';
+         COMMIT;"
+    );
+    engine.vault.sql().execute_batch(&fill).expect("filled");
+    drop(engine);
+    let engine = open(&folder.path().join("vault.db"), keep);
+    (folder, engine, channel)
+}
+
+#[test]
+fn a_purge_reads_what_it_deletes_and_not_what_it_keeps() {
+    let cost = |messages: u64| {
+        let (_folder, mut engine, channel) = small(messages, messages, Keep::All);
+        let (found, before) = steps(&mut engine, |engine| {
+            let keep = Keep::Newest(messages - 10);
+            engine.first_kept(channel, keep).expect("known")
+        });
+        assert_eq!(before, Offset::new(11));
+        let (purged, done) = steps(&mut engine, |engine| {
+            engine.purge(channel, before, 256).expect("purged")
+        });
+        assert_eq!((done.messages, done.more), (10, false));
+        [found, purged]
+    };
+    let (few, many) = (cost(500), cost(20_000));
+    for (few, many) in few.into_iter().zip(many) {
+        assert!(many <= few + few / 4 + 8, "{many} steps, and {few} with few");
+    }
+}
+
+#[test]
+fn a_setting_for_histories_does_not_read_what_is_not_acknowledged() {
+    for keep in [Keep::Newest(10), Keep::Younger(Duration::from_secs(60))] {
+        let cost = |messages: u64| {
+            let (_folder, mut engine, channel) = small(messages, 20, keep);
+            let (cost, ()) = steps(&mut engine, |engine| while engine.retain(256).expect("tidied") {});
+            assert_eq!(kept(&engine, channel).first(), Some(&21));
+            cost
+        };
+        let (few, many) = (cost(500), cost(20_000));
+        assert!(many <= few + few / 4 + 8, "{keep:?}: {many} steps, and {few} with few");
+    }
+}
+
+#[test]
+fn the_number_of_kept_messages_is_as_many_as_there_are() {
+    let (_folder, mut engine, channel) = small(500, 300, Keep::All);
+    let counted = |engine: &Engine| {
+        let (position, no) = one(engine.vault.sql(), channel).expect("known");
+        let there: u64 = engine
+            .vault
+            .sql()
+            .query_row("SELECT count(*) FROM message WHERE id >> 40 = ?1", [no], |row| {
+                row.get(0)
+            })
+            .expect("counted");
+        assert_eq!(position.kept, there);
+        there
+    };
+    assert_eq!(counted(&engine), 500);
+    engine.members(channel).expect("loaded");
+    let _ = purge(&mut engine, channel, Keep::Newest(350));
+    assert_eq!(counted(&engine), 350);
+    // The loaded channel knows it, too.
+    engine.ack(channel, Offset::new(400)).expect("acked");
+    assert_eq!(counted(&engine), 350);
+    let _ = purge(&mut engine, channel, Keep::From(Offset::MAX));
+    assert_eq!(counted(&engine), 100);
 }

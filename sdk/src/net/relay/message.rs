@@ -92,7 +92,12 @@ fn stopped(how: &'static str, number: u64) -> RelayError {
     match u32::try_from(number).ok().and_then(Code::from_number) {
         Some(code) => Refused {
             number: code.number(),
-            message: format!("stream {how}"),
+            message: match code {
+                Code::TooManyStreams => {
+                    format!("stream {how}: the connection has as many streams as the relay node allows (`limits.streams_max`)")
+                }
+                _ => format!("stream {how}"),
+            },
             retryable: code.is_retryable(),
             retry_after: None,
             offset: Offset::ZERO,

@@ -4,6 +4,7 @@
 //!   Session ── control    Hello, pings both ways, token refresh, notices
 //!           ├─ Appender   frames out, verdicts in order
 //!           ├─ Subscription (one a log)   records in, dense
+//!           ├─ watch      many channels at their heads: which of them has something to read
 //!           ├─ KeyPackages   claim, count
 //!           └─ log_status    what became of entries given up
 //! ```
@@ -25,6 +26,7 @@ mod patience;
 mod session;
 mod status;
 mod subscribe;
+mod watch;
 mod way;
 
 pub use address::{Endpoint, NetworkConfig, Relay};
@@ -35,4 +37,5 @@ pub(crate) use patience::PATIENCE;
 pub use session::{Session, SessionInfo};
 pub use status::{LogStatus, log_status};
 pub use subscribe::{Subscription, SubscriptionItem};
+pub(crate) use watch::{WatchItem, WatchItems, WatchRequests, watch};
 pub use way::{Transport, TransportError};

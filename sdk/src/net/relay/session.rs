@@ -44,6 +44,10 @@ pub struct SessionInfo {
     pub frames_per_second: u32,
     /// Bytes that an agent may append a second, sustained; 0 if the relay did not say.
     pub bytes_per_second: u64,
+    /// Maximum number of streams that are open at once, without the control stream.
+    pub streams_max: u32,
+    /// Maximum number of channels that a session watches; 0 if the relay node has no watch streams.
+    pub watched_max: u32,
     /// Maximum number of KeyPackages that it stores for one agent.
     pub key_packages_max: usize,
     /// Silence after which each side sends a ping.
@@ -333,7 +337,11 @@ impl Session {
             Ok(opened) => opened.map_err(|error| self.explain(error)),
             Err(_) => Err(RelayError::Local {
                 code: Code::TooManyStreams,
-                reason: "the relay gave no room for one more stream".into(),
+                reason: format!(
+                    "the relay node gave no room for one more stream within {} s; it allows {} at once on a connection",
+                    STREAM_TIMEOUT.as_secs(),
+                    self.inner.info.streams_max
+                ),
             }),
         }
     }
@@ -358,6 +366,7 @@ const fn what(first: &open::Stream) -> What {
         open::Stream::Subscribe(_) => What::Replay,
         open::Stream::KeyPackages(_) => What::KeyPackages,
         open::Stream::LogStatus(_) => What::Replay,
+        open::Stream::Watch(_) => What::Replay,
     }
 }
 
@@ -405,6 +414,11 @@ fn accepted(started: Started) -> SessionInfo {
         append_in_flight_bytes_max: in_flight.max(frame_bytes_max),
         frames_per_second: given.frames_per_second,
         bytes_per_second: given.bytes_per_second,
+        streams_max: match given.streams_max {
+            0 => limits::STREAMS_MAX,
+            streams_max => streams_max,
+        },
+        watched_max: given.watched_max,
         key_packages_max: within(given.key_packages_max.into(), limits::KEY_PACKAGES_MAX),
         keepalive,
         durability,

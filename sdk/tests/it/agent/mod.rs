@@ -6,6 +6,7 @@ pub(crate) mod crash;
 mod https;
 mod inbox;
 mod invitations;
+mod many;
 mod members;
 mod offline;
 mod order;

@@ -4,13 +4,13 @@ use super::{Agents, One, Session};
 use crate::agent::{Mode, failed, with_agent};
 use crate::names::Names;
 use crate::output::{Failure, Human, Outcome, Style, printable};
+use crate::progress::while_sends_leave;
 use serde::Serialize;
 use skytale_proto::{AgentId, ChannelId, Code, Offset};
 use skytale_sdk::{Agent, AgentError, Channel, Delivered, Sent};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
-use tokio::time::timeout;
 
 /// Agents to add.
 #[derive(Debug, clap::Args)]
@@ -55,7 +55,7 @@ pub(super) async fn add(args: Add, session: Session) -> Outcome {
         let agents: Vec<AgentId> = wanted.iter().filter(|agent| !is_missing(agent)).copied().collect();
         let changed = match sent {
             Some(sent) => {
-                let settled = settle(&channel, sent, what, args.agent.timeout(), "added", agents).await;
+                let settled = settle(agent, &channel, sent, what, args.agent.timeout(), "added", agents).await;
                 settled.map_err(|failure| naming(failure, &refused, &names))?
             }
             // None of those who are no members.
@@ -125,7 +125,7 @@ pub(super) async fn remove(args: Agents, session: Session) -> Outcome {
         }
         let sent = channel.remove(&gone).await.map_err(failed(what))?;
         begun = true;
-        let changed = settle(&channel, sent, what, args.agent.timeout(), "removed", gone).await?;
+        let changed = settle(agent, &channel, sent, what, args.agent.timeout(), "removed", gone).await?;
         Ok(changed.named(&names))
     });
     session.output.give(&changed.await?)
@@ -153,7 +153,16 @@ pub(super) async fn leave(args: One, session: Session) -> Outcome {
             },
         };
         asked = Some(sent.frame_id());
-        let changed = settle(&channel, sent, what, args.agent.timeout(), "left", vec![agent.id()]).await?;
+        let changed = settle(
+            agent,
+            &channel,
+            sent,
+            what,
+            args.agent.timeout(),
+            "left",
+            vec![agent.id()],
+        )
+        .await?;
         // The last member is gone without an entry.
         Ok(Changed {
             needed: true,
@@ -168,7 +177,16 @@ pub(super) async fn rotate(args: One, session: Session) -> Outcome {
     let changed = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
         let sent = channel.rotate().await.map_err(failed(what))?;
-        settle(&channel, sent, what, args.agent.timeout(), "rotated", vec![agent.id()]).await
+        settle(
+            agent,
+            &channel,
+            sent,
+            what,
+            args.agent.timeout(),
+            "rotated",
+            vec![agent.id()],
+        )
+        .await
     });
     session.output.give(&changed.await?)
 }
@@ -195,7 +213,16 @@ pub(super) async fn reboot(args: Reboot, session: Session) -> Outcome {
     let changed = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
         let sent = channel.reboot().await.map_err(failed(what))?;
-        let changed = settle(&channel, sent, what, args.agent.timeout(), "rebooted", Vec::new()).await?;
+        let changed = settle(
+            agent,
+            &channel,
+            sent,
+            what,
+            args.agent.timeout(),
+            "rebooted",
+            Vec::new(),
+        )
+        .await?;
         Ok(Changed {
             agents: channel.members().await.map_err(failed(what))?,
             ..changed
@@ -210,6 +237,7 @@ pub(super) async fn reboot(args: Reboot, session: Session) -> Outcome {
 }
 
 pub(super) async fn settle(
+    agent: &Agent,
     channel: &Channel,
     sent: Sent,
     what: &str,
@@ -217,10 +245,14 @@ pub(super) async fn settle(
     change: &'static str,
     agents: Vec<AgentId>,
 ) -> Outcome<Changed> {
-    let delivered = match timeout(within, sent.delivered()).await {
-        Ok(delivered) => delivered.map_err(failed(what))?,
-        Err(_) => {
-            let what = format!("the change is not in the log within {} s", within.as_secs());
+    let delivered = async { sent.delivered().await.map_err(failed(what)) };
+    let delivered = match while_sends_leave(agent, channel.id(), within, delivered).await {
+        Some(delivered) => delivered?,
+        None => {
+            let what = format!(
+                "the change is not in the log, and nothing was sent for {} s",
+                within.as_secs()
+            );
             return Err(Failure::new(Code::Offline, what)
                 .help("It is in the outbox, and is made when this agent is online the next time: do not ask for it again.")
                 .kept());

@@ -56,7 +56,7 @@ pub(super) async fn policy(args: Args, session: Session) -> Outcome {
         if !args.grant.is_empty() {
             let set: Vec<(Right, Holders)> = args.grant.iter().map(|Grant(right, who)| (*right, *who)).collect();
             let sent = channel.set_policy(&set).await.map_err(failed(what))?;
-            settle(&channel, sent, what, args.agent.timeout(), "policy", Vec::new()).await?;
+            settle(agent, &channel, sent, what, args.agent.timeout(), "policy", Vec::new()).await?;
         }
         shown(&channel, &Names::of(agent).await?).await
     });
@@ -105,7 +105,7 @@ async fn change(args: Agents, session: Session, promote: bool) -> Outcome {
             false => channel.demote(&agents).await,
         };
         let sent = sent.map_err(failed(what))?;
-        let changed: Changed = settle(&channel, sent, what, args.agent.timeout(), done, agents).await?;
+        let changed: Changed = settle(agent, &channel, sent, what, args.agent.timeout(), done, agents).await?;
         Ok(changed.named(&names))
     });
     session.output.give(&changed.await?)

@@ -4,6 +4,7 @@ use super::reference::not_followed;
 use super::{Reference, Session};
 use crate::agent::{AgentArgs, Mode, connect, failed, with_agent};
 use crate::output::{Context as _, Failure, Human, Outcome, Style};
+use crate::progress::while_sends_leave;
 use crate::time::utc;
 use serde::Serialize;
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
@@ -165,10 +166,10 @@ async fn deliver(agent: &Agent, sent: Vec<Sent>, result: &mut Result, args: &Age
             failure = unfollowed => Err(failure),
         }
     };
-    match timeout(args.timeout(), all).await {
-        Ok(delivered) => delivered,
-        Err(_) => {
-            let what = format!("not delivered within {} s", args.timeout().as_secs());
+    match while_sends_leave(agent, result.channel, args.timeout(), all).await {
+        Some(delivered) => delivered,
+        None => {
+            let what = format!("not delivered, and nothing sent for {} s", args.timeout().as_secs());
             let outbox = channel.outbox().await.map_err(failed("cannot send"))?;
             Err(late(what, outbox).queued())
         }

@@ -38,6 +38,13 @@ fn subscribed(now: Instant) -> WorkerState {
     state
 }
 
+fn live(now: Instant) -> WorkerState {
+    let mut state = subscribed(now);
+    assert!(!state.may_be_watched(), "it is not at its head yet");
+    assert!(state.on_caught_up(), "news");
+    state
+}
+
 const fn pump(bytes: usize) -> Step {
     Step::Pump { renew: false, bytes }
 }
@@ -279,6 +286,38 @@ fn a_turn_is_taken_when_it_comes_and_not_twice() {
 }
 
 #[test]
+fn members_that_joined_together_replace_their_leaves_one_after_the_other() {
+    let now = Instant::now();
+    let mut waits: Vec<Duration> = (0..1_000)
+        .map(|_| {
+            let mut state = live(now);
+            state.on_refresh_due(Some(1_000), now);
+            let at = state.wake().expect("a time");
+            // Commits of others do not begin the wait again.
+            state.on_refresh_due(Some(1_000), now + Duration::from_secs(1));
+            assert_eq!(state.wake(), Some(at));
+            assert_eq!(state.next(at), Some(Step::Refresh));
+            at - now
+        })
+        .collect();
+    waits.sort();
+    assert!(waits[999] <= 1_000 * REFRESH_EACH);
+    for (tenth, waits) in waits.chunks(100).enumerate() {
+        // A tenth of them in each tenth of the time, about.
+        let middle = REFRESH_EACH.mul_f64(100.0 * tenth as f64 + 50.0);
+        assert!(
+            waits[50].abs_diff(middle) < 100 * REFRESH_EACH,
+            "{tenth}: {:?}",
+            waits[50]
+        );
+    }
+    let mut state = live(now);
+    state.on_refresh_due(Some(40), now);
+    state.on_refresh_due(None, now);
+    assert_eq!(state.wake(), None, "another commit has done it");
+}
+
+#[test]
 fn a_channel_that_was_left_is_done() {
     let now = Instant::now();
     let mut state = subscribed(now);
@@ -287,6 +326,55 @@ fn a_channel_that_was_left_is_done() {
         ..view()
     });
     assert_eq!((state.next(now), state.followed()), (Some(Step::Done), Followed::Left));
+}
+
+#[test]
+fn a_watched_channel_stays_current_and_reads_when_it_is_woken_or_sends() {
+    let now = Instant::now();
+    let mut state = live(now);
+    assert!(state.may_be_watched());
+    state.on_watched();
+    assert_eq!((state.next(now), state.wake()), (None, None));
+    assert_eq!(state.followed(), Followed::Live);
+    state.on_woken_up(true, now);
+    assert!(matches!(state.next(now), Some(Step::Subscribe { .. })));
+    state.on_no_seat();
+    assert_eq!((state.next(now), state.wake()), (None, None));
+    state.on_seat(now);
+    assert!(matches!(state.next(now), Some(Step::Subscribe { .. })));
+    state.on_subscribed();
+    assert_eq!(state.followed(), Followed::Live, "it only gave its seat away");
+    state.on_entries(now);
+    assert!(!state.on_caught_up(), "no news");
+    state.on_frames(0, None, now);
+    state.on_watched();
+    state.on_view(ChannelInfo { outbox: 1, ..view() });
+    assert_eq!(state.next(now), Some(Step::Unwatch));
+    assert!(matches!(state.next(now), Some(Step::Subscribe { .. })));
+}
+
+#[test]
+fn a_relay_node_that_wakes_a_channel_for_nothing_is_heeded_less_and_less() {
+    let mut now = Instant::now();
+    let mut state = live(now);
+    let mut waited = Duration::ZERO;
+    for _ in 0..20 {
+        state.on_watched();
+        state.on_woken_up(true, now);
+        if let Some(at) = state.wake() {
+            waited += at - now;
+            now = at;
+        }
+        assert!(matches!(state.next(now), Some(Step::Subscribe { .. })));
+        state.on_subscribed();
+        state.on_caught_up();
+    }
+    assert!(waited > RETRY.1, "{waited:?}");
+    state.on_entries(now);
+    state.on_frames(0, None, now);
+    state.on_watched();
+    state.on_woken_up(true, now);
+    assert!(matches!(state.next(now), Some(Step::Subscribe { .. })), "at once");
 }
 
 /// Something that happens to a channel.
@@ -302,6 +390,9 @@ enum Story {
     VaultFailed,
     Leaving(bool),
     Verdict(Option<Outcome>),
+    Seats(bool),
+    GiveWay,
+    Woken(bool),
 }
 
 fn story() -> impl Strategy<Value = Vec<Story>> {
@@ -335,6 +426,9 @@ fn story() -> impl Strategy<Value = Vec<Story>> {
         Just(Story::VaultFailed),
         any::<bool>().prop_map(Story::Leaving),
         proptest::option::of(outcome).prop_map(Story::Verdict),
+        any::<bool>().prop_map(Story::Seats),
+        Just(Story::GiveWay),
+        any::<bool>().prop_map(Story::Woken),
     ];
     proptest::collection::vec(event, 1..120)
 }
@@ -347,6 +441,7 @@ proptest! {
         let mut state = WorkerState::new(view.clone(), INBOX_MAX, now);
         // What the shell has.
         let (mut subscription, mut in_flight, mut leaving, mut held) = (false, 0_u64, false, false);
+        let (mut seats, mut waits, mut watched) = (true, false, false);
         // The relay node has said that this agent is not on the roster: if it says so for long, the log may have gone back.
         let mut denied = false;
         for happens in story {
@@ -367,7 +462,26 @@ proptest! {
                     state.on_view(view.clone());
                     state.on_woken();
                 }
-                Story::CaughtUp if subscription => state.on_caught_up(),
+                Story::CaughtUp if subscription => {
+                    state.on_caught_up();
+                }
+                // Other channels take the seats, and give them back.
+                Story::Seats(free) => {
+                    seats = free;
+                    if free && waits {
+                        waits = false;
+                        state.on_seat(now);
+                    }
+                }
+                Story::GiveWay if subscription && state.may_be_watched() => {
+                    prop_assert!(view.outbox == 0 && in_flight == 0);
+                    (subscription, watched) = (false, true);
+                    state.on_watched();
+                }
+                Story::Woken(is_ready) if watched => {
+                    watched = false;
+                    state.on_woken_up(is_ready, now);
+                }
                 Story::Ended if subscription => {
                     subscription = false;
                     state.on_ended(now);
@@ -378,7 +492,7 @@ proptest! {
                     state.on_read_refused(&refusal(code), now);
                 }
                 Story::VaultFailed => {
-                    subscription = false;
+                    (subscription, waits, watched) = (false, false, false);
                     state.on_vault_failed(Code::VaultDamaged, now);
                 }
                 Story::Leaving(is) => {
@@ -407,15 +521,27 @@ proptest! {
                     Step::Done => prop_assert!(false, "nobody left"),
                     Step::Pause { unacked } => {
                         prop_assert!(unacked >= INBOX_MAX && view.outbox == 0);
-                        subscription = false;
+                        (subscription, waits, watched) = (false, false, false);
                     }
                     Step::Subscribe { after, .. } => {
-                        prop_assert!(!subscription, "one subscription at a time");
+                        prop_assert!(!subscription && !waits && !watched, "one at a time");
                         prop_assert_eq!(after, view.cursor);
-                        subscription = true;
-                        state.on_subscribed();
+                        match seats {
+                            true => {
+                                subscription = true;
+                                state.on_subscribed();
+                            }
+                            false => {
+                                waits = true;
+                                state.on_no_seat();
+                            }
+                        }
                     }
-                    Step::TakeTurn | Step::Reboot => {}
+                    Step::TakeTurn | Step::Reboot | Step::Refresh => {}
+                    Step::Unwatch => {
+                        prop_assert!(watched && view.outbox > 0);
+                        watched = false;
+                    }
                     Step::Settle => {
                         prop_assert!(denied, "there is no evidence");
                         state.on_unsettled(false);
@@ -441,7 +567,9 @@ proptest! {
             prop_assert!(state.wake().is_none_or(|at| at > now), "it does not wake for nothing");
             // What it waits for can come: entries, a time, a verdict, an acknowledgement.
             let paused = state.followed() == Followed::Paused;
-            prop_assert!(subscription || paused || state.wake().is_some());
+            prop_assert!(subscription || paused || waits || watched || state.wake().is_some());
+            prop_assert!(!watched || state.followed() == Followed::Live, "it is at its head");
+            prop_assert_eq!((waits, watched), (state.reading == Reading::Waiting, state.reading == Reading::Watched));
             prop_assert_eq!(subscription, matches!(state.reading, Reading::Replay | Reading::Live));
             let idle = view.outbox == in_flight || leaving || in_flight > 0 || state.wake().is_some();
             prop_assert!(idle, "what is to be sent is sent: {:?}", state);
