@@ -17,13 +17,15 @@ mod scan;
 mod set;
 #[cfg(test)]
 mod tests;
+mod trailer;
 
-pub(crate) use footer::{Footer, FooterBuilder, Trailer};
+pub(crate) use footer::{Footer, FooterBuilder};
 pub(crate) use header::{HEADER_BYTES, SegmentHeader, file_name};
 pub(crate) use mark::{Mark, MarkRecord};
 pub(crate) use open::{OpenSegment, WriteError};
 pub(crate) use scan::{End, Extent, Scan, Step};
 pub(crate) use set::{SegmentFile, SegmentInfo, Segments, Unsealed};
+pub(crate) use trailer::Trailer;
 
 use skytale_proto::LogId;
 

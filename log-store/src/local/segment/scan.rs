@@ -8,6 +8,7 @@ use super::super::folder::StoreId;
 use super::super::position::MarkPositions;
 use super::{HEADER_BYTES, KIND_FOOTER, KIND_MARK, KIND_STATE, Mark, OWN_PAYLOAD_BYTES_MAX, SegmentFile};
 use bytes::Bytes;
+use rustix::fs::SeekFrom;
 use skytale_proto::record::{self, KIND_ENTRY};
 use skytale_proto::{LogId, Offset, Record};
 use std::collections::VecDeque;
@@ -325,6 +326,11 @@ impl Scan {
 
     fn zeroes_from(&mut self, mut at: u32) -> io::Result<bool> {
         while at < self.end {
+            // Space that is reserved and was never written to need not be read.
+            at = self.data_from(at)?;
+            if at >= self.end {
+                break;
+            }
             let bytes = self.bytes_at(at, WINDOW_BYTES)?;
             if bytes.iter().any(|byte| *byte != 0) {
                 return Ok(false);
@@ -332,6 +338,17 @@ impl Scan {
             at += bytes.len() as u32;
         }
         Ok(true)
+    }
+
+    /// Returns the first position, from this one on, that the file system has bytes of: all before are zeroes.
+    fn data_from(&self, at: u32) -> io::Result<u32> {
+        match rustix::fs::seek(&self.segment.file, SeekFrom::Data(u64::from(at))) {
+            Ok(data) => Ok(u32::try_from(data).unwrap_or(u32::MAX)),
+            Err(rustix::io::Errno::NXIO) => Ok(self.end),
+            // The file system cannot tell.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(at),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Returns the position of the next mark of a later batch, at or after a damaged place.

@@ -23,6 +23,17 @@ pub(crate) struct SegmentFile {
     pub(crate) file: File,
 }
 
+impl SegmentFile {
+    /// Opens a segment's file to read it.
+    pub(crate) fn open(path: PathBuf, sequence: u32) -> io::Result<Self> {
+        Ok(Self {
+            sequence,
+            file: File::open(&path)?,
+            path,
+        })
+    }
+}
+
 /// Facts about a sealed segment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SegmentInfo {
@@ -60,25 +71,22 @@ impl Segments {
             }
             let file = File::open(&path).map_err(OpenError::io("open", &path))?;
             let is_last = Some(sequence) == last;
-            if SegmentHeader::read(&file, &path, sequence, &store)?.is_none() {
+            let Some(header) = SegmentHeader::read(&file, &path, sequence, &store)? else {
                 if !is_last {
                     return Err(OpenError::Foreign {
                         path,
                         problem: "the segment's header is missing, and later segments are there".into(),
                     });
                 }
-                unsealed = Some(Unsealed {
-                    sequence,
-                    headless: true,
-                });
+                unsealed = Some(Unsealed { sequence, header: None });
                 continue;
-            }
+            };
             let bytes = file.metadata().map_err(OpenError::io("read", &path))?.len();
-            let trailer = Trailer::read(&file, bytes).map_err(OpenError::io("read", &path))?;
+            let trailer = Trailer::read(&file, bytes, &header).map_err(OpenError::io("read", &path))?;
             if trailer.is_none() && is_last {
                 unsealed = Some(Unsealed {
                     sequence,
-                    headless: false,
+                    header: Some(header),
                 });
             } else {
                 sealed.insert(sequence, SegmentInfo { bytes, trailer });
@@ -134,11 +142,7 @@ impl Segments {
             return Ok(file.clone());
         }
         let path = self.path(sequence);
-        let file = Arc::new(SegmentFile {
-            sequence,
-            file: File::open(&path)?,
-            path,
-        });
+        let file = Arc::new(SegmentFile::open(path, sequence)?);
         self.files.lock().put(sequence, file.clone());
         Ok(file)
     }
@@ -154,11 +158,11 @@ impl Segments {
 }
 
 /// The last segment, where it has no trailer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Unsealed {
     pub(crate) sequence: u32,
-    /// It has no header either: nothing was ever written to it.
-    pub(crate) headless: bool,
+    /// `None` where it has no header either: nothing was ever written to it.
+    pub(crate) header: Option<SegmentHeader>,
 }
 
 /// The numbers of the segments in a folder, in order.

@@ -17,4 +17,5 @@ mod replay;
 mod replica;
 mod retention;
 pub(crate) mod script;
+mod start;
 mod torn;
