@@ -8,17 +8,14 @@ use super::index::{Index, Standing};
 use super::position::Positions;
 use super::replay::Replay;
 use super::segment::{
-    End, Extent, Footer, FooterBuilder, OpenSegment, Position, Scan, SegmentFile, SegmentHeader, Segments, Step, Unsealed,
+    End, Extent, FooterBuilder, OpenSegment, Position, Scan, SegmentFile, SegmentHeader, Segments, Step, Unsealed,
 };
 use super::shared::Shared;
 use super::space::Space;
 use super::writer::Beginning;
 use crate::StoreError;
-use bytes::Bytes;
-use skytale_proto::record::{self, HEADER_BYTES, KIND_ENTRY};
-use skytale_proto::{Header, Record};
+use skytale_proto::Header;
 use std::fs;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -70,6 +67,7 @@ fn attempt(config: LocalConfig, role: Role, sync: bool, place: Place) -> Result<
     let folder = Folder::open(&config.dir, role)?;
     let space = Arc::new(Space::new(&config));
     let (segments, unsealed) = Segments::find(&folder.segments(), folder.id)?;
+    segments.remove_unfinished()?;
     let tail = match unsealed {
         Some(Unsealed { sequence, header: None }) => {
             let path = segments.path(sequence);
@@ -220,12 +218,9 @@ fn sealed_positions(segments: &Segments) -> Result<Positions, OpenError> {
         }
         let path = segments.path(sequence);
         let file = segments.file(sequence).map_err(OpenError::io("open", &path))?;
-        let footer = match &info.trailer {
-            Some(trailer) => Footer::read(&file.file, info.bytes, trailer).map_err(OpenError::io("read", &path))?,
-            None => None,
-        };
+        let footer = file.footer().map_err(OpenError::io("read", &path))?;
         let mut found = Positions::default();
-        if let Some(positions) = footer.and_then(|footer| footer.positions) {
+        if let Some(positions) = footer.and_then(|(footer, _)| footer.positions) {
             found.take(positions);
             return Ok(found);
         }
@@ -255,10 +250,10 @@ fn fits(segments: &Segments, tail: Option<u32>, index: &Index, standing: &Standi
     }
     let Ok(file) = segments.file(segment) else { return false };
     let whole = last_batch_is_whole(segments, &file, standing).unwrap_or(false);
-    let mended = index.damages().any(|(_, damage)| {
-        let record = segments.file(damage.position.segment);
-        let record = record.ok().and_then(|file| read_record(&file, damage.position.at));
-        record.is_some_and(|record| record.kind == KIND_ENTRY && record.offset == damage.offset)
+    let mended = index.damages().any(|(log, damage)| {
+        let file = segments.file(damage.position.segment);
+        let entry = file.and_then(|file| file.entry(&log, damage.offset, damage.position.at));
+        entry.is_ok_and(|entry| entry.is_some())
     });
     whole && !mended
 }
@@ -278,20 +273,8 @@ fn last_batch_is_whole(segments: &Segments, file: &Arc<SegmentFile>, standing: &
     loop {
         match scan.next()? {
             Some(Step::Entry { .. } | Step::State { .. }) => {}
-            Some(Step::BatchEnd { at }) => return Ok(at == standing.position.at),
+            Some(Step::BatchEnd { at, .. }) => return Ok(at == standing.position.at),
             _ => return Ok(false),
         }
     }
-}
-
-pub(super) fn read_record(file: &SegmentFile, at: u32) -> Option<Record> {
-    let mut header = [0; HEADER_BYTES];
-    file.file.read_exact_at(&mut header, u64::from(at)).ok()?;
-    let left = file.file.metadata().ok()?.len().saturating_sub(u64::from(at));
-    let (length, _) = record::peek(&header, usize::try_from(left).ok()?).ok()?;
-    let mut bytes = vec![0; HEADER_BYTES + length];
-    file.file.read_exact_at(&mut bytes, u64::from(at)).ok()?;
-    Record::decode(&Bytes::from(bytes), length)
-        .ok()
-        .map(|(record, _)| record)
 }

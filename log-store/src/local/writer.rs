@@ -285,9 +285,11 @@ impl Writer {
         let info = SegmentInfo {
             bytes,
             trailer: Some(trailer),
+            grouped: false,
         };
         self.shared.segments.add_sealed(segment.sequence, info);
         metrics::segment_bytes(self.shared.segments.sealed_bytes());
+        self.shared.regroup.sealed();
         Ok(())
     }
 
@@ -359,6 +361,8 @@ impl Writer {
                 tracing::warn!(%error, "the index could not be closed; it is built again at the next start");
             }
         }
+        // A thread that still regroups changes no name in a folder that may be another's.
+        self.shared.segments.release();
         drop(folder);
     }
 }

@@ -49,10 +49,10 @@ impl FooterLog {
 }
 
 impl Footer {
-    /// Reads and checks the footer that a trailer points to.
-    pub(crate) fn read(file: &File, length: u64, trailer: &Trailer) -> io::Result<Option<Self>> {
+    /// Reads and checks the footer at a place of a file of `length` bytes with this trailer.
+    pub(super) fn read(file: &File, at: u32, length: u64, trailer: &Trailer) -> io::Result<Option<Self>> {
         let end = length.saturating_sub(u64::from(trailer.encoded_len()));
-        let bytes = end.saturating_sub(u64::from(trailer.footer_at));
+        let bytes = end.saturating_sub(u64::from(at));
         let Some(bytes) = usize::try_from(bytes)
             .ok()
             .filter(|bytes| *bytes <= OWN_PAYLOAD_BYTES_MAX)
@@ -60,7 +60,7 @@ impl Footer {
             return Ok(None);
         };
         let mut buffer = vec![0; bytes];
-        file.read_exact_at(&mut buffer, u64::from(trailer.footer_at))?;
+        file.read_exact_at(&mut buffer, u64::from(at))?;
         let record = Record::decode(&Bytes::from(buffer), OWN_PAYLOAD_BYTES_MAX);
         Ok(record.ok().and_then(|(record, _)| Self::decode(&record, trailer.version)))
     }
@@ -210,11 +210,16 @@ impl FooterBuilder {
         self.entries_since_ms
     }
 
+    /// The number of the last batch.
+    pub(super) const fn last_batch(&self) -> u64 {
+        self.last_batch
+    }
+
     pub(crate) const fn newest_ms(&self) -> u64 {
         self.newest_ms
     }
 
-    fn mix(&self) -> Mix {
+    pub(super) fn mix(&self) -> Mix {
         let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let with_entries = || self.logs.values().filter(|log| !log.entries.is_empty());
         Mix {
@@ -233,8 +238,9 @@ impl FooterBuilder {
         })
     }
 
-    /// The footer's record and the trailer, for a segment of this header whose records end at `footer_at`.
-    pub(crate) fn finish(&self, footer_at: u32, header: &SegmentHeader) -> (Bytes, Trailer) {
+    /// The footer's record and the trailer, for a segment of this header whose records end at `footer_at` as they were
+    /// written. `groups_at` is where the directory of a regrouped one is, else 0.
+    pub(crate) fn finish(&self, footer_at: u32, groups_at: u32, header: &SegmentHeader) -> (Bytes, Trailer) {
         let mut logs: Vec<&FooterLog> = self.logs.values().collect();
         logs.sort_unstable_by_key(|log| log.log);
         let mut payload = BytesMut::new();
@@ -254,6 +260,7 @@ impl FooterBuilder {
         let trailer = Trailer {
             version: header.version,
             footer_at,
+            groups_at,
             first_batch: self.first_batch,
             last_batch: self.last_batch,
             newest_ms: self.newest_ms,
@@ -307,7 +314,7 @@ mod tests {
                 version,
                 ..SegmentHeader::new(1, StoreId([7; 16]), 0)
             };
-            let (bytes, trailer) = builder.finish(48, &header);
+            let (bytes, trailer) = builder.finish(48, 0, &header);
             let file = tempfile::tempfile()?;
             file.write_all_at(&bytes, 48)?;
             let length = 48 + bytes.len() as u64;
@@ -316,7 +323,7 @@ mod tests {
                 (trailer.first_batch, trailer.last_batch, trailer.newest_ms),
                 (4, 5, 100)
             );
-            let footer = Footer::read(&file, length, &trailer)?.expect("a footer");
+            let footer = Footer::read(&file, 48, length, &trailer)?.expect("a footer");
             assert_eq!(footer.logs[0].entries, [48, 0, 0, 200]);
             assert_eq!(footer.logs[0].last(), Some(Offset::new(8)));
             assert_eq!((footer.logs[1].state_at, footer.logs[1].last()), (300, None));
@@ -328,7 +335,7 @@ mod tests {
     #[test]
     fn a_trailer_of_another_store_or_version_is_none() -> io::Result<()> {
         let header = SegmentHeader::new(1, StoreId([7; 16]), 0);
-        let (bytes, _) = gathered().finish(48, &header);
+        let (bytes, _) = gathered().finish(48, 0, &header);
         let file = tempfile::tempfile()?;
         file.write_all_at(&bytes, 48)?;
         for other in [

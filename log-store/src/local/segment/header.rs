@@ -10,7 +10,7 @@
 //! | version | what it added |
 //! |---|---|
 //! | 1 | |
-//! | 2 | a replica's positions in the footer, a trailer that tells how logs are mixed |
+//! | 2 | a replica's positions in the footer, a trailer that tells how logs are mixed, flag 1: regrouped (groups.rs) |
 
 use super::super::error::OpenError;
 use super::super::folder::StoreId;
@@ -26,6 +26,8 @@ pub(crate) const SEGMENT_VERSION: u32 = 2;
 /// The oldest version that it reads.
 const SEGMENT_VERSION_MIN: u32 = 1;
 const MAGIC: &[u8; 8] = b"skytaleS";
+/// The flag of a segment whose records lie by log.
+const GROUPED: u32 = 1;
 
 /// Header of a segment.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) sequence: u32,
     pub(crate) store: StoreId,
     pub(crate) created_ms: u64,
+    /// Its records lie by log ([`super::groups`]).
+    pub(crate) grouped: bool,
 }
 
 /// The file of a segment.
@@ -57,6 +61,16 @@ impl SegmentHeader {
             sequence,
             store,
             created_ms,
+            grouped: false,
+        }
+    }
+
+    /// The header of the same segment, regrouped.
+    pub(crate) const fn regrouped(&self) -> Self {
+        Self {
+            version: SEGMENT_VERSION,
+            grouped: true,
+            ..*self
         }
     }
 
@@ -65,6 +79,7 @@ impl SegmentHeader {
         out[..8].copy_from_slice(MAGIC);
         out[8..12].copy_from_slice(&self.version.to_le_bytes());
         out[16..20].copy_from_slice(&self.sequence.to_le_bytes());
+        out[20..24].copy_from_slice(&u32::from(self.grouped).to_le_bytes());
         out[24..40].copy_from_slice(&self.store.0);
         out[40..48].copy_from_slice(&self.created_ms.to_le_bytes());
         let checksum = crc32c::crc32c(&out[16..]);
@@ -105,12 +120,15 @@ impl SegmentHeader {
             return Err(foreign("the segment's header is damaged"));
         }
         let found = take_u32(&mut rest).unwrap_or_default();
-        let (_, id) = (take_u32(&mut rest), take(&mut rest, 16));
+        let (flags, id) = (take_u32(&mut rest).unwrap_or_default(), take(&mut rest, 16));
         if found != sequence {
             return Err(foreign(&format!("holds segment {found}: the file was renamed")));
         }
         if id != Some(&store.0) {
             return Err(foreign("belongs to another store"));
+        }
+        if flags > GROUPED {
+            return Err(foreign(&format!("has flags {flags:#x}, which this program does not know")));
         }
         let created_ms = take_u64(&mut rest).unwrap_or_default();
         Ok(Some(Self {
@@ -118,6 +136,7 @@ impl SegmentHeader {
             sequence,
             store: *store,
             created_ms,
+            grouped: flags == GROUPED,
         }))
     }
 }

@@ -198,7 +198,7 @@ impl OpenSegment {
     /// Writes the footer and makes the file exactly as long as it must be, durably. Where there is no room for the footer,
     /// the segment stays as it is.
     pub(crate) fn seal(&mut self) -> Result<(Trailer, u64), WriteError> {
-        let (footer, trailer) = self.footer.finish(self.at, &self.header);
+        let (footer, trailer) = self.footer.finish(self.at, 0, &self.header);
         // A footer says that all before it is durable, whichever of the two a crash leaves.
         self.sync().map_err(WriteError::Unknown)?;
         let written = self

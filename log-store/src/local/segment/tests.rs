@@ -94,7 +94,7 @@ struct Seen {
 }
 
 fn scan(path: &Path, extent: Extent) -> Seen {
-    let segment = Arc::new(SegmentFile::open(path.to_owned(), 1).expect("opens"));
+    let segment = Arc::new(SegmentFile::open(path.to_owned(), 1, &STORE).expect("opens"));
     let mut scan = Scan::new(segment, STORE, extent, 0, 0).expect("a scan");
     let (mut whole, mut damaged, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     loop {

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!  version 2
-//!  0       8         12       16          20     24            32           40          48        52     56     60     64
-//!  | magic | version | crc32c | footer at | zero | first batch | last batch | newest_ms | entries | logs | runs | zero |
+//!  0       8         12       16          20          24            32           40          48        52     56     60     64
+//!  | magic | version | crc32c | footer at | groups at | first batch | last batch | newest_ms | entries | logs | runs | zero |
 //!  version 1 ends with newest_ms
 //! ```
+//!
+//! In a regrouped segment `footer at` is where records ended as they were written; the directory is at `groups at`, and the
+//! footer follows it.
 //!
 //! `crc32c` covers everything after itself; from version 2 on the store's id comes before that, which no author knows:
 //! no frame at the end of a segment that is not sealed can pass for a trailer. Numbers are little-endian. Persisted:
@@ -29,8 +32,10 @@ const CHECKED_FROM: usize = 16;
 pub(crate) struct Trailer {
     /// The version of the segment's format.
     pub(crate) version: u32,
-    /// Position of the footer's record ; records end there.
+    /// Position of the footer's record as the segment was written; records end there.
     pub(crate) footer_at: u32,
+    /// Position of the directory of a regrouped segment ([`super::groups`]); else 0.
+    pub(crate) groups_at: u32,
     /// The first batch's number; 0 where there is none.
     pub(crate) first_batch: u64,
     /// The last batch's number.
@@ -64,7 +69,7 @@ impl Trailer {
         out.put_u32_le(self.version);
         out.put_u32_le(0);
         out.put_u32_le(self.footer_at);
-        out.put_u32_le(0);
+        out.put_u32_le(self.groups_at);
         for number in [self.first_batch, self.last_batch, self.newest_ms] {
             out.put_u64_le(number);
         }
@@ -86,7 +91,10 @@ impl Trailer {
         let mut buffer = [0; BYTES as usize];
         let buffer = &mut buffer[..bytes as usize];
         file.read_exact_at(buffer, at)?;
-        Ok(Self::decode(buffer, header).filter(|trailer| u64::from(trailer.footer_at) < at))
+        let fits = |trailer: &Self| {
+            u64::from(trailer.footer_at.max(trailer.groups_at)) < at && (trailer.groups_at > 0) == header.grouped
+        };
+        Ok(Self::decode(buffer, header).filter(fits))
     }
 
     fn decode(bytes: &[u8], header: &SegmentHeader) -> Option<Self> {
@@ -97,10 +105,10 @@ impl Trailer {
         if take_u32(&mut rest)? != checksum(rest, header.version, &header.store) {
             return None;
         }
-        let (footer_at, _) = (take_u32(&mut rest)?, take_u32(&mut rest)?);
         Some(Self {
             version: header.version,
-            footer_at,
+            footer_at: take_u32(&mut rest)?,
+            groups_at: take_u32(&mut rest)?,
             first_batch: take_u64(&mut rest)?,
             last_batch: take_u64(&mut rest)?,
             newest_ms: take_u64(&mut rest)?,

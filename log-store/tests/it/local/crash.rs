@@ -37,6 +37,8 @@ fn config(dir: &Path) -> LocalConfig {
         },
         cache_bytes: 64 * 1024,
         states_max: 8,
+        // Segments are rewritten all the time.
+        regroup_bytes_per_second: u64::MAX,
         ..LocalConfig::new(dir)
     }
 }

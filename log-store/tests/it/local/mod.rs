@@ -12,6 +12,7 @@ mod index;
 mod inspect;
 mod poison;
 mod quiet;
+mod regroup;
 mod reopen;
 mod replay;
 mod replica;

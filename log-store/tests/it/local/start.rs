@@ -138,6 +138,29 @@ async fn a_start_reads_no_sealed_segments_records() {
     close(store).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_reads_no_regrouped_segments_records_either() {
+    let dir = TempDir::new().expect("a folder");
+    let store = open(config(dir.path())).await;
+    let channels: Vec<ChannelId> = (0..4).map(|_| ChannelId::generate()).collect();
+    for channel in &channels {
+        accept(&store, &create(*channel)).await;
+    }
+    for _ in 0..ENTRIES / 20 {
+        let channels = channels.iter().cycle().take(20);
+        let frames: Vec<Frame> = channels.map(|channel| message(*channel, 1, &[3; BODY_BYTES])).collect();
+        let appended = futures_util::future::join_all(frames.iter().map(|frame| append(&store, frame))).await;
+        assert!(appended.iter().all(Result::is_ok));
+    }
+    store.regroup().await.expect("regrouped");
+    close(store).await;
+    let paths = segments(dir.path());
+    let bytes = paths.iter().map(|path| fs::metadata(path).expect("there").len()).sum::<u64>();
+    assert!(bytes > 4 * READ_BYTES_MAX, "{bytes}");
+    let (read, _) = started(dir.path(), "alone");
+    assert!(read < READ_BYTES_MAX, "{read} bytes read, of {bytes}");
+}
+
 /// Fills a replica with one shard's messages.
 async fn fill_replica(replica: &Replica, frames: &[Frame], first: u64) {
     for (sequence, frame) in (first..).zip(frames) {
