@@ -82,7 +82,9 @@ impl<'a> Beside<'a> {
         };
         let store = beside.open(0)?;
         for number in 0..LOGS {
-            beside.logs.push(runtime.block_on(Channel::create(&store, nobody(number), &[]))?);
+            beside
+                .logs
+                .push(runtime.block_on(Channel::create(&store, nobody(number), &[]))?);
         }
         for _ in 0..sized(8, 2) {
             let frames = Channel::messages(&beside.logs, 64 * 1_024, FRAME_BYTES)?;

@@ -34,7 +34,9 @@ impl Shared {
             let file = self.segments.file(sequence);
             let file = file.map_err(store_io("open", &self.segments.path(sequence)))?;
             let written = in_segment.iter().map(|entry| entry.position.at).collect();
-            let places = file.places(log, first.offset, written).map_err(store_io("read", &file.path))?;
+            let places = file
+                .places(log, first.offset, written)
+                .map_err(store_io("read", &file.path))?;
             let placed = in_segment.iter().zip(places);
             let placed: Vec<Placed> = placed.map(|(entry, at)| Placed { entry: *entry, at }).collect();
             let mut rest = placed.as_slice();

@@ -225,8 +225,7 @@ fn sealed_positions(segments: &Segments) -> Result<Positions, OpenError> {
             return Ok(found);
         }
         let mut builder = FooterBuilder::default();
-        let mut scan =
-            Scan::new(file, *segments.store(), info.extent(), 0, 0).map_err(OpenError::io("read", &path))?;
+        let mut scan = Scan::new(file, *segments.store(), info.extent(), 0, 0).map_err(OpenError::io("read", &path))?;
         while let Some(step) = scan.next().map_err(OpenError::io("read", &path))? {
             builder.take(&step);
         }

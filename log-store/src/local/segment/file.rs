@@ -89,6 +89,19 @@ impl SegmentFile {
         Ok(None)
     }
 
+    /// Returns the problem of what says where a regrouped segment's records are, if there is one. Its entries are found all
+    /// the same. Reads the whole file.
+    pub(crate) fn directory_problem(&self) -> io::Result<Option<String>> {
+        let (Layout::Grouped { groups, footer_at }, Some(header)) = (&self.layout, &self.header) else {
+            return Ok(None);
+        };
+        let walked = Groups::walk(&self.file, &header.store)?;
+        let is_whole =
+            footer_at.is_some() && groups.agrees(&walked, &self.file, &header.store)? && self.footer()?.is_some();
+        let problem = "its directory, a table, its footer or its trailer is damaged; its records are found without";
+        Ok((!is_whole).then(|| problem.to_owned()))
+    }
+
     /// The footer and the trailer of a sealed segment. `None` where one of them is damaged.
     pub(crate) fn footer(&self) -> io::Result<Option<(Footer, Trailer)>> {
         let Some(header) = &self.header else { return Ok(None) };
@@ -98,7 +111,9 @@ impl SegmentFile {
         };
         let at = match &self.layout {
             Layout::Written => trailer.footer_at,
-            Layout::Grouped { footer_at: Some(at), .. } => *at,
+            Layout::Grouped {
+                footer_at: Some(at), ..
+            } => *at,
             Layout::Grouped { footer_at: None, .. } => return Ok(None),
         };
         let footer = Footer::read(&self.file, at, length, &trailer)?;

@@ -62,7 +62,9 @@ impl Footer {
         let mut buffer = vec![0; bytes];
         file.read_exact_at(&mut buffer, u64::from(at))?;
         let record = Record::decode(&Bytes::from(buffer), OWN_PAYLOAD_BYTES_MAX);
-        Ok(record.ok().and_then(|(record, _)| Self::decode(&record, trailer.version)))
+        Ok(record
+            .ok()
+            .and_then(|(record, _)| Self::decode(&record, trailer.version)))
     }
 
     fn decode(record: &Record, version: u32) -> Option<Self> {
@@ -202,7 +204,9 @@ impl FooterBuilder {
     }
 
     fn mark_positions(&self) -> MarkPositions {
-        self.positions.as_ref().map_or_else(MarkPositions::default, Positions::complete)
+        self.positions
+            .as_ref()
+            .map_or_else(MarkPositions::default, Positions::complete)
     }
 
     /// Returns the time of the first entry, if there is one.

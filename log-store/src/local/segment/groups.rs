@@ -20,7 +20,9 @@
 //! themselves tell the same ([`Groups::walk`]). Numbers are little-endian. Persisted: keep stable.
 
 use super::super::folder::StoreId;
-use super::{HEADER_BYTES, KIND_GROUPS, KIND_MARK, KIND_STATE, Mark, OWN_PAYLOAD_BYTES_MAX, take_log, take_u32, take_u64};
+use super::{
+    HEADER_BYTES, KIND_GROUPS, KIND_MARK, KIND_STATE, Mark, OWN_PAYLOAD_BYTES_MAX, take_log, take_u32, take_u64,
+};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use skytale_proto::record::{self, KIND_ENTRY};
 use skytale_proto::{Frame, LogId, Offset, Record};
@@ -195,16 +197,25 @@ impl Groups {
         if self.walked.is_some() {
             return Ok(self.batches.clone());
         }
-        let bytes = u64::from(self.batches_count) * 8;
-        if u64::from(self.batches_at) + bytes <= file.metadata()?.len() {
-            let mut table = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
-            file.read_exact_at(&mut table, u64::from(self.batches_at))?;
-            if crc32c::crc32c(&table) == self.batches_crc {
-                let pairs = table.as_chunks::<8>().0.iter().map(|pair| u64::from_le_bytes(*pair));
-                return Ok(pairs.map(|pair| (pair as u32, (pair >> 32) as u32)).collect());
-            }
+        match self.table_of_batches(file)? {
+            Some(batches) => Ok(batches),
+            None => Ok(Self::walk(file, store)?.batches),
         }
-        Ok(Self::walk(file, store)?.batches)
+    }
+
+    /// The table of batches; `None` where it is damaged.
+    fn table_of_batches(&self, file: &File) -> io::Result<Option<Vec<(u32, u32)>>> {
+        let bytes = u64::from(self.batches_count) * 8;
+        if u64::from(self.batches_at) + bytes > file.metadata()?.len() {
+            return Ok(None);
+        }
+        let mut table = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut table, u64::from(self.batches_at))?;
+        if crc32c::crc32c(&table) != self.batches_crc {
+            return Ok(None);
+        }
+        let pairs = table.as_chunks::<8>().0.iter().map(|pair| u64::from_le_bytes(*pair));
+        Ok(Some(pairs.map(|pair| (pair as u32, (pair >> 32) as u32)).collect()))
     }
 
     pub(super) fn group(&self, log: &LogId) -> Option<&Group> {
@@ -218,7 +229,11 @@ impl Groups {
         let Ok(index) = self.logs.binary_search_by_key(log, |group| group.log) else {
             return Ok(places);
         };
-        let Some((group, from)) = self.logs.get(index).and_then(|group| Some((group, group.index(first)?))) else {
+        let Some((group, from)) = self
+            .logs
+            .get(index)
+            .and_then(|group| Some((group, group.index(first)?)))
+        else {
             return Ok(places);
         };
         let found = entries.min((group.entries - from) as usize);
@@ -257,6 +272,21 @@ impl Groups {
         Ok((at < group.end).then_some(at))
     }
 
+    /// Whether a directory that was made from the records says the same, as far as they are whole.
+    pub(super) fn agrees(&self, walked: &Self, file: &File, store: &StoreId) -> io::Result<bool> {
+        if self.batches(file, store)? != walked.batches || self.table_of_batches(file)?.is_none() {
+            return Ok(false);
+        }
+        for group in &walked.logs {
+            let found = walked.places(file, &group.log, group.first, group.entries as usize)?;
+            let said = self.places(file, &group.log, group.first, group.entries as usize)?;
+            if found.iter().zip(&said).any(|(found, said)| *found > 0 && found != said) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Makes a directory from the records, where the file's own is damaged. Reads the whole file.
     pub(super) fn walk(file: &File, store: &StoreId) -> io::Result<Self> {
         let length = file.metadata()?.len();
@@ -276,7 +306,9 @@ impl Groups {
                     }
                 }
                 Some(record) if record.kind == KIND_MARK => {
-                    let Some(mark) = Mark::decode(&record, store) else { break };
+                    let Some(mark) = Mark::decode(&record, store) else {
+                        break;
+                    };
                     groups.spine_at = if groups.spine_at == 0 { at } else { groups.spine_at };
                     groups.batches.push((written, at));
                     let records = mark.records.iter();
@@ -297,7 +329,9 @@ impl Groups {
             let (Some((first, begin)), Some((last, _))) = (places.first_key_value(), places.last_key_value()) else {
                 continue;
             };
-            let entries = u32::try_from(last - first + 1).unwrap_or(u32::MAX).min(end / record::HEADER_BYTES as u32);
+            let entries = u32::try_from(last - first + 1)
+                .unwrap_or(u32::MAX)
+                .min(end / record::HEADER_BYTES as u32);
             groups.logs.push(Group {
                 log,
                 first: Offset::new(*first),
@@ -340,4 +374,58 @@ pub(super) fn read_record(file: &File, at: u32, end: u64) -> io::Result<Option<R
 
 fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use skytale_proto::{AgentId, ChannelId};
+
+    fn logs() -> impl Strategy<Value = BTreeMap<LogId, (u64, Vec<u32>)>> {
+        let log = prop_oneof![
+            any::<[u8; 16]>().prop_map(|id| ChannelId::from_bytes(id).log()),
+            any::<[u8; 32]>().prop_map(|id| AgentId::from_bytes(id).log()),
+        ];
+        let entries = (1..1u64 << 40, proptest::collection::vec(64..1_000u32, 1..20));
+        proptest::collection::btree_map(log, entries, 1..8)
+    }
+
+    proptest! {
+        #[test]
+        fn a_directory_comes_back_as_it_was_built(
+            logs in logs(),
+            batches in proptest::collection::vec(any::<(u32, u32)>(), 0..20),
+        ) {
+            let mut builder = GroupsBuilder::default();
+            builder.groups.batches = batches.clone();
+            builder.groups.written_end = 77;
+            for (log, (first, table)) in &logs {
+                let mut table = table.clone();
+                table.sort_unstable();
+                builder.group(*log, Offset::new(*first), table, 1_001);
+            }
+            let (bytes, at) = builder.finish(2_000, 9)?;
+            let file = tempfile::tempfile()?;
+            file.write_all_at(&bytes, 2_000)?;
+            let end = 2_000 + bytes.len() as u64;
+            let (groups, ends) = Groups::read(&file, at, end)?.expect("a directory");
+            prop_assert_eq!((u64::from(ends), groups.written_end), (end, 77));
+            prop_assert_eq!(groups.batches(&file, &StoreId([1; 16]))?, batches);
+            for (log, (first, table)) in &logs {
+                let mut table = table.clone();
+                table.sort_unstable();
+                prop_assert_eq!(&groups.places(&file, log, Offset::new(*first), table.len())?, &table);
+                let past = Offset::new(first + table.len() as u64);
+                prop_assert_eq!(groups.places(&file, log, past, 2)?, [0, 0]);
+                prop_assert_eq!(groups.places(&file, log, Offset::new(first - 1), 1)?, [0]);
+            }
+        }
+
+        #[test]
+        fn any_payload_is_a_directory_or_none(payload in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let record = Record { kind: KIND_GROUPS, offset: Offset::FIRST, time_ms: 0, payload: payload.into() };
+            let _ = Groups::decode(&record);
+        }
+    }
 }

@@ -128,7 +128,9 @@ impl SegmentHeader {
             return Err(foreign("belongs to another store"));
         }
         if flags > GROUPED {
-            return Err(foreign(&format!("has flags {flags:#x}, which this program does not know")));
+            return Err(foreign(&format!(
+                "has flags {flags:#x}, which this program does not know"
+            )));
         }
         let created_ms = take_u64(&mut rest).unwrap_or_default();
         Ok(Some(Self {

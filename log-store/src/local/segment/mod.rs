@@ -29,8 +29,8 @@ pub(crate) use footer::{Footer, FooterBuilder};
 pub(crate) use header::{HEADER_BYTES, SegmentHeader, file_name};
 pub(crate) use mark::{Mark, MarkRecord};
 pub(crate) use open::{OpenSegment, WriteError};
-pub(crate) use scan::{End, Extent, Scan, Step};
 pub(crate) use rewrite::{Rewrite, Unfit};
+pub(crate) use scan::{End, Extent, Scan, Step};
 pub(crate) use set::{NotReplaced, SegmentInfo, Segments, Unsealed};
 use trailer::Trailer;
 

@@ -170,14 +170,22 @@ impl Rewrite {
         builder.groups.written_end = self.written_end;
         let (directory, groups_at) = builder.finish(out.position()?, self.footer.last_batch())?;
         out.put(&directory)?;
-        let (footer, trailer) = self.footer.finish(self.written_end, groups_at, &self.header.regrouped());
+        let (footer, trailer) = self
+            .footer
+            .finish(self.written_end, groups_at, &self.header.regrouped());
         out.put(&footer)?;
         out.position()?;
         out.flush()?;
         faults.check(DiskStep::RegroupSync)?;
         out.file.sync_all()?;
         let bytes = out.at;
-        self.check(path, Extent::Sealed { footer_at: self.written_end }, pace)?;
+        self.check(
+            path,
+            Extent::Sealed {
+                footer_at: self.written_end,
+            },
+            pace,
+        )?;
         Ok(SegmentInfo {
             bytes,
             trailer: Some(trailer),
@@ -186,12 +194,7 @@ impl Rewrite {
     }
 
     /// Copies records that were written one after another; `copied` learns where each is now.
-    fn copy(
-        &self,
-        records: &[(u32, u32)],
-        out: &mut Output<'_, '_>,
-        mut copied: impl FnMut(u32),
-    ) -> Result<(), Unfit> {
+    fn copy(&self, records: &[(u32, u32)], out: &mut Output<'_, '_>, mut copied: impl FnMut(u32)) -> Result<(), Unfit> {
         let mut rest = records;
         while let Some((begin, _)) = rest.first().copied() {
             let (mut together, mut bytes) = (0, 0);
@@ -235,23 +238,23 @@ impl Rewrite {
             tables &= !places.contains(&0) && places.windows(2).all(follows);
         }
         if printed != self.print || !tables || file.footer()?.is_none() || !file.is_grouped() {
-            return Err(Unfit::Damaged("the regrouped file does not say the same; it is thrown away".into()));
+            return Err(Unfit::Damaged(
+                "the regrouped file does not say the same; it is thrown away".into(),
+            ));
         }
         Ok(())
     }
 }
 
 /// Reads a segment to its end, and gives a hash of all that it says.
-fn print(
-    scan: &mut Scan,
-    pace: &mut Pace<'_>,
-    mut each: impl FnMut(&Step) -> Result<(), Unfit>,
-) -> Result<u64, Unfit> {
+fn print(scan: &mut Scan, pace: &mut Pace<'_>, mut each: impl FnMut(&Step) -> Result<(), Unfit>) -> Result<u64, Unfit> {
     let mut hasher = DefaultHasher::new();
     let mut bytes = 0;
     while let Some(step) = scan.next()? {
         let record = match &step {
-            Step::Batch { at, number, time_ms, .. } => {
+            Step::Batch {
+                at, number, time_ms, ..
+            } => {
                 (0, *at, *number, *time_ms).hash(&mut hasher);
                 None
             }
@@ -273,10 +276,8 @@ fn print(
             bytes += record.encoded_len() as u64;
         }
         each(&step)?;
-        if bytes >= SCAN_BYTES {
-            if !pace(std::mem::take(&mut bytes)) {
-                return Err(Unfit::Stopped);
-            }
+        if bytes >= SCAN_BYTES && !pace(std::mem::take(&mut bytes)) {
+            return Err(Unfit::Stopped);
         }
     }
     Ok(hasher.finish())
@@ -295,7 +296,8 @@ struct Output<'a, 'b> {
 impl Output<'_, '_> {
     /// Position of what comes next.
     fn position(&self) -> io::Result<u32> {
-        u32::try_from(self.at + self.buffer.len() as u64).map_err(|_| io::Error::other("a segment cannot grow past 4 GiB"))
+        u32::try_from(self.at + self.buffer.len() as u64)
+            .map_err(|_| io::Error::other("a segment cannot grow past 4 GiB"))
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), Unfit> {

@@ -229,7 +229,9 @@ impl Scan {
         if at >= self.source.end {
             return Ok(Step::End(match self.extent {
                 Extent::Sealed { footer_at } => End::Footer { at: footer_at },
-                Extent::SealedUnknown | Extent::Last => End::Clean { at: at.min(self.source.end) },
+                Extent::SealedUnknown | Extent::Last => End::Clean {
+                    at: at.min(self.source.end),
+                },
             }));
         }
         let why = match self.record_at(at, Wanted::Mark)? {
@@ -254,7 +256,11 @@ impl Scan {
             None if self.source.zeroes_from(at)? => Ok(Step::End(End::Clean { at })),
             None => {
                 self.at = self.source.end;
-                Ok(Step::Lost { at, to: self.source.end, why })
+                Ok(Step::Lost {
+                    at,
+                    to: self.source.end,
+                    why,
+                })
             }
         }
     }

@@ -115,7 +115,9 @@ impl Source {
         };
         if let Ok(batch) = grouped.batches.binary_search_by_key(&written, |(written, _)| *written) {
             let at = grouped.batches.get(batch).map_or(0, |(_, at)| *at);
-            let bytes = self.window.read(&self.segment, at, length, groups.spine_end, WINDOW_BYTES)?;
+            let bytes = self
+                .window
+                .read(&self.segment, at, length, groups.spine_end, WINDOW_BYTES)?;
             grouped.spine_next = at.saturating_add(bytes.len() as u32);
             return Ok(Some(bytes));
         }
@@ -123,10 +125,14 @@ impl Source {
             Wanted::Mark => Ok(None),
             Wanted::State => {
                 let at = grouped.spine_next;
-                self.window.read(&self.segment, at, length, groups.spine_end, WINDOW_BYTES).map(Some)
+                self.window
+                    .read(&self.segment, at, length, groups.spine_end, WINDOW_BYTES)
+                    .map(Some)
             }
             Wanted::Entry { log, offset } => {
-                let Some(group) = groups.group(&log) else { return Ok(None) };
+                let Some(group) = groups.group(&log) else {
+                    return Ok(None);
+                };
                 let (next, at, window) = grouped.logs.entry(log).or_default();
                 if *next != offset {
                     let places = groups.places(&self.segment.file, &log, offset, 1)?;
@@ -135,7 +141,9 @@ impl Source {
                 if *at < HEADER_BYTES {
                     return Ok(None);
                 }
-                window.read(&self.segment, *at, length, group.end, grouped.window_bytes).map(Some)
+                window
+                    .read(&self.segment, *at, length, group.end, grouped.window_bytes)
+                    .map(Some)
             }
         }
     }
@@ -187,7 +195,9 @@ impl Source {
                 break;
             }
             let bytes = self.hole_from(at)?.saturating_sub(at) as usize;
-            let bytes = self.window.read(&self.segment, at, bytes.min(WINDOW_BYTES), self.end, 0)?;
+            let bytes = self
+                .window
+                .read(&self.segment, at, bytes.min(WINDOW_BYTES), self.end, 0)?;
             if bytes.is_empty() || bytes.iter().any(|byte| *byte != 0) {
                 return Ok(false);
             }
@@ -203,7 +213,8 @@ impl Source {
 
     /// Returns the first position, from this one on, that the file system has no bytes of.
     fn hole_from(&self, at: u32) -> io::Result<u32> {
-        self.seek(SeekFrom::Hole(u64::from(at))).map(|hole| hole.unwrap_or(self.end))
+        self.seek(SeekFrom::Hole(u64::from(at)))
+            .map(|hole| hole.unwrap_or(self.end))
     }
 
     /// `None` where the file system cannot tell. All reads say where they read: the file's own position is nobody's.

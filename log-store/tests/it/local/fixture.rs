@@ -100,7 +100,9 @@ async fn has_what_is_expected(store: &LocalStore, expected: &str) {
 }
 
 async fn is_read(fixture: &str) {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(fixture);
     let expected = fs::read_to_string(fixture.join("expected.txt")).expect("the fixture");
     let dir = TempDir::new().expect("a folder");
     copy_of_segments(&fixture, dir.path());

@@ -124,7 +124,10 @@ async fn a_regrouped_store_says_what_it_said_before() {
     let store = open(idle(dir.path())).await;
     let sealed = segments(dir.path()).len() - 1;
     let regrouped = store.regroup().await.expect("regrouped");
-    assert!(sealed > 5 && regrouped.segments == sealed as u64, "{regrouped:?} of {sealed}");
+    assert!(
+        sealed > 5 && regrouped.segments == sealed as u64,
+        "{regrouped:?} of {sealed}"
+    );
     assert_eq!((grouped(dir.path()), unfinished(dir.path())), (sealed, 0));
     assert_eq!(store.regroup().await.expect("nothing to do").segments, 0);
     assert!(seen(&store, &logs).await == before);
@@ -373,7 +376,10 @@ async fn with_one_regrouped(dir: &Path) -> (Vec<LogId>, BTreeMap<LogId, Vec<u8>>
     let before = seen(&store, &logs).await;
     store.regroup().await.expect("regrouped");
     close(store).await;
-    let path = segments(dir).into_iter().find(|path| is_grouped(path)).expect("a regrouped segment");
+    let path = segments(dir)
+        .into_iter()
+        .find(|path| is_grouped(path))
+        .expect("a regrouped segment");
     (logs, before, path)
 }
 
@@ -424,6 +430,11 @@ async fn a_flipped_byte_anywhere_in_a_regrouped_segment_is_told_or_does_no_harm(
             assert!(damaged <= 1, "byte {place} hits {damaged} logs");
         }
         close(store).await;
+        // Whatever it costs, an operator hears of it.
+        assert!(
+            !inspect::verify(copy.path()).expect("checked").is_whole(),
+            "byte {place}"
+        );
     }
 }
 
@@ -436,7 +447,9 @@ fn directory_at(bytes: &[u8]) -> usize {
 
 /// Where the tables are: the directory says where the spine ends.
 fn tables_at(bytes: &[u8], directory: usize) -> usize {
-    let at = bytes[directory + 32 + 8..directory + 32 + 12].try_into().expect("four bytes");
+    let at = bytes[directory + 32 + 8..directory + 32 + 12]
+        .try_into()
+        .expect("four bytes");
     u32::from_le_bytes(at) as usize
 }
 

@@ -130,7 +130,10 @@ async fn a_start_reads_no_sealed_segments_records() {
     let bodies = without_bodies(dir.path());
     assert!(bodies > 4 * READ_BYTES_MAX, "{bodies}");
     let (read, _) = started(dir.path(), "alone");
-    assert!(read < READ_BYTES_MAX, "{read} bytes read, of {bodies} in sealed segments");
+    assert!(
+        read < READ_BYTES_MAX,
+        "{read} bytes read, of {bodies} in sealed segments"
+    );
     // The log goes on where it was.
     let store = open(config(dir.path())).await;
     let next = accept(&store, &message(channel, 1, b"next")).await;
@@ -155,7 +158,10 @@ async fn a_start_reads_no_regrouped_segments_records_either() {
     store.regroup().await.expect("regrouped");
     close(store).await;
     let paths = segments(dir.path());
-    let bytes = paths.iter().map(|path| fs::metadata(path).expect("there").len()).sum::<u64>();
+    let bytes = paths
+        .iter()
+        .map(|path| fs::metadata(path).expect("there").len())
+        .sum::<u64>();
     assert!(bytes > 4 * READ_BYTES_MAX, "{bytes}");
     let (read, _) = started(dir.path(), "alone");
     assert!(read < READ_BYTES_MAX, "{read} bytes read, of {bytes}");
@@ -212,7 +218,10 @@ async fn a_replicas_start_reads_no_sealed_segments_records_either() {
     assert!(bodies > 4 * READ_BYTES_MAX, "{bodies}");
     let (read, sequences) = started(dir.path(), "replica");
     assert_eq!(sequences, format!("[{last}, 40] ."));
-    assert!(read < READ_BYTES_MAX, "{read} bytes read, of {bodies} in sealed segments");
+    assert!(
+        read < READ_BYTES_MAX,
+        "{read} bytes read, of {bodies} in sealed segments"
+    );
 }
 
 /// A replica that stopped when its last segment was sealed and no next one begun: no open segment says where its shards
