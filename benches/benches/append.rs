@@ -7,7 +7,7 @@
 //! `+ index` takes the time until the index has the entries, too: what can be kept up for ever.
 //!
 //! `while regrouping` is a store that regroups sealed segments in the background as it does by default, against the same
-//! store without: it is opened anew for each turn, over a folder with many segments left to regroup.
+//! store without: it is opened again for each turn, over a folder with many segments left to regroup.
 
 use bytes::BytesMut;
 use skytale_benches::figures::{Batches, Figures};

@@ -29,7 +29,7 @@ fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let open = |name: &str| {
         let config = LocalConfig {
-            // Segments stay as they were written until a store is told to regroup them.
+            // Segments stay as they were written until a store is asked to regroup them.
             regroup_bytes_per_second: 0,
             ..LocalConfig::new(folder.path().join(name))
         };

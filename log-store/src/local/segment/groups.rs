@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The spine holds marks and states, one after another. A position outside of the file names a record by where it was
-//! *written*: so do the index, footers and marks, and nobody is told when a segment is regrouped. The directory says
+//! *written*: so do the index, footers and marks, and none of them changes when a segment is regrouped. The directory says
 //! where a record *is*.
 //!
 //! ```text

@@ -29,7 +29,7 @@ const STEPS: [DiskStep; 4] = [
     DiskStep::RegroupSwitched,
 ];
 
-/// A small store that leaves its segments alone until it is told.
+/// A small store that leaves its segments alone until it is asked.
 fn idle(dir: &Path) -> LocalConfig {
     LocalConfig {
         regroup_bytes_per_second: 0,

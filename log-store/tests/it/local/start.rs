@@ -107,7 +107,7 @@ fn without_bodies(dir: &Path) -> u64 {
     lost
 }
 
-/// What a start may read: the open segment, its end once more, and as much for footers and the index.
+/// Bytes that a start may read: the open segment, its end once more, and as much for footers and the index.
 const READ_BYTES_MAX: u64 = 3 * SEGMENT_BYTES as u64;
 
 async fn fill(store: &LocalStore, entries: u64) -> ChannelId {
