@@ -5,6 +5,9 @@
 //! the same file system.
 //!
 //! `+ index` takes the time until the index has the entries, too: what can be kept up for ever.
+//!
+//! `while regrouping` is a store that regroups sealed segments in the background as it does by default, against the same
+//! store without: it is opened again for each turn, over a folder with many segments left to regroup.
 
 use bytes::BytesMut;
 use skytale_benches::figures::{Batches, Figures};
@@ -25,6 +28,8 @@ use tokio::runtime::Runtime;
 /// An encoded frame, in bytes.
 const FRAME_BYTES: usize = 1_024;
 const LOGS: u32 = 100;
+/// Bytes read and written to regroup segments.
+const REGROUP_IO: &str = "skytale_store_regroup_io_bytes_total";
 /// Appends in flight, and how many a turn makes.
 const WINDOWS: [(usize, usize); 3] = [(1, 400), (64, 8_192), (512, 32_768)];
 
@@ -51,8 +56,91 @@ fn main() -> anyhow::Result<()> {
         setup.measure(&mut bench);
     }
     runtime.block_on(store.close())?;
+    let beside = Beside::fill(&runtime, &figures, folder.path().join("regrouped"))?;
+    for window in [64, 512] {
+        beside.measure(&mut bench, window);
+    }
     bench.close();
     Ok(())
+}
+
+/// A store with segments left to regroup.
+struct Beside<'a> {
+    runtime: &'a Runtime,
+    figures: &'a Figures,
+    dir: PathBuf,
+    logs: Vec<Channel>,
+}
+
+impl<'a> Beside<'a> {
+    fn fill(runtime: &'a Runtime, figures: &'a Figures, dir: PathBuf) -> anyhow::Result<Self> {
+        let mut beside = Self {
+            runtime,
+            figures,
+            dir,
+            logs: Vec::new(),
+        };
+        let store = beside.open(0)?;
+        for number in 0..LOGS {
+            beside
+                .logs
+                .push(runtime.block_on(Channel::create(&store, nobody(number), &[]))?);
+        }
+        for _ in 0..sized(8, 2) {
+            let frames = Channel::messages(&beside.logs, 64 * 1_024, FRAME_BYTES)?;
+            runtime.block_on(append_windowed(&store, frames, 2_048))?;
+        }
+        runtime.block_on(store.close())?;
+        Ok(beside)
+    }
+
+    fn open(&self, regroup_bytes_per_second: u64) -> anyhow::Result<LocalStore> {
+        let config = LocalConfig {
+            regroup_bytes_per_second,
+            ..LocalConfig::new(&self.dir)
+        };
+        Ok(self.runtime.block_on(LocalStore::open(config))?)
+    }
+
+    fn measure(&self, bench: &mut Bench, window: usize) {
+        let appends = sized(48 * 1_024, 4_096);
+        let case = Case {
+            name: format!("append/{window} in flight, while regrouping"),
+            work: Work::Elements {
+                count: appends as u64,
+                bytes: FRAME_BYTES as u64,
+            },
+            aim: Aim::AtLeast(0.9),
+            pairs: 10,
+        };
+        let before = self.figures.value(REGROUP_IO);
+        let busy = RefCell::new(Duration::ZERO);
+        bench.versus(case, |side| match side {
+            Side::Ours => {
+                let took = self.turn(LocalConfig::new("").regroup_bytes_per_second, appends, window);
+                *busy.borrow_mut() += took.wall;
+                took
+            }
+            Side::Limit => self.turn(0, appends, window),
+        });
+        let bytes = self.figures.value(REGROUP_IO) - before;
+        bench.note(format!(
+            "{window} in flight: regrouping read and wrote {:.0} MiB in {:.1} s of appends and what it took to open and close",
+            bytes / (1024.0 * 1024.0),
+            busy.borrow().as_secs_f64(),
+        ));
+    }
+
+    fn turn(&self, regroup_bytes_per_second: u64, appends: usize, window: usize) -> Took {
+        let store = self.open(regroup_bytes_per_second).expect("the store opens");
+        let frames = Channel::messages(&self.logs, appends, FRAME_BYTES).expect("frames within the limits");
+        let stopwatch = Stopwatch::start();
+        let appended = self.runtime.block_on(append_windowed(&store, frames, window));
+        let took = stopwatch.took();
+        appended.expect("the store takes sound frames");
+        self.runtime.block_on(store.close()).expect("the store closes");
+        took
+    }
 }
 
 struct Setup<'a> {

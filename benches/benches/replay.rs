@@ -1,7 +1,7 @@
 //! Replay of one channel through the relay node, against a bare iroh stream of the same bytes.
 //!
 //! Entries are 1 KiB. Readers far behind are served from segments, where the channel's entries are alone, or with
-//! those of 3 or 99 others between them; a reader near the head is served from memory. Both sides are read by the same
+//! those of 3 or 99 others between them, or from segments that were regrouped; a reader near the head is served from memory. Both sides are read by the same
 //! loop, which counts bytes. Before that each replay is read once with every checksum and offset checked; a row says
 //! what that costs the reader.
 
@@ -27,13 +27,20 @@ fn main() -> anyhow::Result<()> {
     let mut bench = Bench::new("replay: one channel through the relay node, against an iroh stream of the same bytes");
     let runtime = Runtime::new()?;
     let folder = tempfile::tempdir()?;
-    let store = runtime.block_on(LocalStore::open(LocalConfig::new(folder.path())))?;
-    let store: Arc<dyn LogStore> = Arc::new(store);
+    let open = |name: &str| {
+        let config = LocalConfig {
+            // Segments stay as they were written until a store is asked to regroup them.
+            regroup_bytes_per_second: 0,
+            ..LocalConfig::new(folder.path().join(name))
+        };
+        runtime.block_on(LocalStore::open(config))
+    };
+    let store: Arc<dyn LogStore> = Arc::new(open("as-written")?);
 
     let reader = runtime.block_on(Agent::new())?;
     let without_udp = runtime.block_on(Agent::without_udp())?;
     let readers = [reader.id, without_udp.id];
-    let fill = |channels, mib| runtime.block_on(fill(store.as_ref(), &readers, channels, mib));
+    let fill = |channels, mib| runtime.block_on(fill_store(store.as_ref(), &readers, channels, mib));
     // The last one stays in memory, and no other does.
     let alone = fill(1, sized(64, 8))?;
     let of_4 = fill(4, sized(32, 4))?;
@@ -53,6 +60,22 @@ fn main() -> anyhow::Result<()> {
     setup.measure(&mut bench, "segments, alone", &alone, true)?;
     setup.measure(&mut bench, "segments, 1 of 4", &of_4, false)?;
     setup.measure(&mut bench, "segments, 1 of 100", &of_100, false)?;
+    let regrouped = Arc::new(open("regrouped")?);
+    let of_100 = runtime.block_on(async {
+        let of_100 = fill_store(regrouped.as_ref(), &readers, 100, sized(8, 1)).await?;
+        // Seals the segment with its last entries.
+        fill_store(regrouped.as_ref(), &readers, 1, 72).await?;
+        let done = regrouped.regroup().await?;
+        ensure!(done.segments > 0, "{done:?}");
+        anyhow::Ok(of_100)
+    })?;
+    let second = runtime.block_on(Relay::start(regrouped.clone()))?;
+    let of_second = runtime.block_on(second.session(&reader))?;
+    let from_regrouped = Setup {
+        client: &of_second,
+        ..setup
+    };
+    from_regrouped.measure(&mut bench, "regrouped segments, 1 of 100", &of_100, false)?;
     setup.measure(&mut bench, "memory, 1 of 2", &recent, true)?;
 
     let over_https = runtime.block_on(relay.https_session(&without_udp))?;
@@ -64,8 +87,11 @@ fn main() -> anyhow::Result<()> {
 
     over_https.leave();
     client.leave();
+    of_second.leave();
     runtime.block_on(relay.shutdown());
+    runtime.block_on(second.shutdown());
     runtime.block_on(store.close())?;
+    runtime.block_on(regrouped.close())?;
     bench.close();
     Ok(())
 }
@@ -78,7 +104,7 @@ struct Filled {
 }
 
 /// Fills channels with so many MiB each, one entry of each in turn, and gives the first of them.
-async fn fill(store: &dyn LogStore, readers: &[AgentId], channels: u32, mib: usize) -> anyhow::Result<Filled> {
+async fn fill_store(store: &dyn LogStore, readers: &[AgentId], channels: u32, mib: usize) -> anyhow::Result<Filled> {
     let mut filled = Vec::new();
     for number in 0..channels {
         filled.push(Channel::create(store, nobody(number), readers).await?);

@@ -37,7 +37,7 @@ impl Source {
             .collect();
         if let Some(Unsealed {
             sequence,
-            headless: false,
+            header: Some(_),
         }) = unsealed
         {
             extents.push((sequence, Extent::Last, 0));

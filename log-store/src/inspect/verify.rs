@@ -71,6 +71,15 @@ pub fn verify(dir: &Path) -> Result<Report, InspectError> {
         check.step(file, step);
         Ok(())
     })?;
+    for index in 0..source.len() {
+        let Some((file, ..)) = source.segment(index)? else {
+            break;
+        };
+        let problem = file.directory_problem().map_err(InspectError::read(&file.path))?;
+        if let Some(problem) = problem {
+            check.problem(&file, 0, None, None, problem);
+        }
+    }
     check.finish(&source);
     Ok(check.report)
 }

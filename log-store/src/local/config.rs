@@ -17,6 +17,9 @@ const BATCH_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Maximum part of a small file system that is kept free: a setting for a large disk must not make a small one useless.
 const FREE_PART: u64 = 8;
 
+/// Part of the rate of regrouping that is used while batches are written.
+pub(crate) const REGROUP_BUSY_PART: u64 = 4;
+
 /// Settings of a [`super::LocalStore`]. [`LocalConfig::new`] gives the defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalConfig {
@@ -47,6 +50,9 @@ pub struct LocalConfig {
     pub free_bytes_min: u64,
     /// Memory that the index may take while there is no room for it on the disk, in bytes.
     pub index_memory_bytes_max: usize,
+    /// Bytes a second that are read and written to regroup sealed segments by log, in the background; a quarter of it while
+    /// appends are written. A segment takes about four times its size. 0 leaves segments as they were written.
+    pub regroup_bytes_per_second: u64,
     /// Limits on the kept entries.
     pub retention: Retention,
     /// Planned failures of its files; for tests.
@@ -112,6 +118,7 @@ impl LocalConfig {
             states_bytes_max: 64 * 1024 * 1024,
             free_bytes_min: 64 * 1024 * 1024,
             index_memory_bytes_max: 1024 * 1024 * 1024,
+            regroup_bytes_per_second: 64 * 1024 * 1024,
             retention: Retention::default(),
             faults: DiskFaults::default(),
             clocks: Clocks::default(),

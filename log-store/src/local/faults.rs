@@ -5,6 +5,9 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+/// The error of a step that ends the process.
+const CRASH: i32 = i32::MIN;
+
 /// Request to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskStep {
@@ -20,6 +23,14 @@ pub enum DiskStep {
     Begin,
     /// Rows are to be put into the index on the disk.
     Index,
+    /// A regrouped segment is written in part.
+    Regroup,
+    /// A regrouped segment is to be synced.
+    RegroupSync,
+    /// A regrouped segment is durable, and is to get its name.
+    RegroupSwitch,
+    /// A regrouped segment has its name, and that is to be made durable.
+    RegroupSwitched,
 }
 
 /// Planned failures of a store's files. Clones share it. Empty, and without cost, outside of tests.
@@ -53,6 +64,12 @@ impl DiskFaults {
         }
     }
 
+    /// Ends the process, as a crash does, when a step is due.
+    #[cfg(feature = "faulty")]
+    pub fn crash(&self, step: DiskStep) {
+        self.fail(step, CRASH, 1);
+    }
+
     /// Says how many bytes are free, whatever the disk says; `None` asks the disk again.
     #[cfg(feature = "faulty")]
     pub fn set_free_bytes(&self, bytes: Option<u64>) {
@@ -67,6 +84,7 @@ impl DiskFaults {
         let mut planned = planned.lock();
         let due = |(due, _, times): &&mut (DiskStep, i32, u32)| *due == step && *times > 0;
         match planned.faults.iter_mut().find(due) {
+            Some((_, CRASH, _)) => std::process::abort(),
             Some((_, error, times)) => {
                 *times -= 1;
                 Err(io::Error::from_raw_os_error(*error))

@@ -15,6 +15,11 @@ const RETENTION_CHECKS: &str = "skytale_store_retention_checks_total";
 const CLOCK_LEAP: &str = "skytale_store_clock_leap_seconds";
 const DAMAGED_LOGS: &str = "skytale_store_damaged_logs";
 const FULL: &str = "skytale_store_full";
+const REGROUPED_BYTES: &str = "skytale_store_regrouped_bytes_total";
+const REGROUPED_SEGMENTS: &str = "skytale_store_regrouped_segments_total";
+const REGROUP_IO: &str = "skytale_store_regroup_io_bytes_total";
+const REGROUP_LEFT: &str = "skytale_store_regroup_segments_left";
+const REGROUP_FAILURES: &str = "skytale_store_regroup_failures_total";
 const FREE_BYTES: &str = "skytale_store_free_bytes";
 
 /// Tells the recorder what the metrics mean. Once a process is enough.
@@ -49,6 +54,31 @@ pub(crate) fn describe() {
         FULL,
         Unit::Count,
         "1 while no appends are taken for lack of room on the disk"
+    );
+    describe_counter!(
+        REGROUPED_BYTES,
+        Unit::Bytes,
+        "Bytes of segments that were rewritten with each log's entries together"
+    );
+    describe_counter!(
+        REGROUPED_SEGMENTS,
+        Unit::Count,
+        "Segments that were rewritten with each log's entries together"
+    );
+    describe_counter!(
+        REGROUP_IO,
+        Unit::Bytes,
+        "Bytes that were read and written to rewrite segments"
+    );
+    describe_gauge!(
+        REGROUP_LEFT,
+        Unit::Count,
+        "Sealed segments that are to be rewritten with each log's entries together"
+    );
+    describe_counter!(
+        REGROUP_FAILURES,
+        Unit::Count,
+        "Times that a segment could not be rewritten, because its files could not be read or written"
     );
     describe_gauge!(FREE_BYTES, Unit::Bytes, "Bytes that are free where the store lies");
     full(false);
@@ -105,6 +135,23 @@ pub(crate) fn segment_bytes(bytes: u64) {
 
 pub(crate) fn segment_dropped() {
     counter!(TRIMMED_SEGMENTS).increment(1);
+}
+
+pub(crate) fn regrouped(bytes: u64) {
+    counter!(REGROUPED_BYTES).increment(bytes);
+    counter!(REGROUPED_SEGMENTS).increment(1);
+}
+
+pub(crate) fn regroup_io(bytes: u64) {
+    counter!(REGROUP_IO).increment(bytes);
+}
+
+pub(crate) fn regroup_left(segments: usize) {
+    gauge!(REGROUP_LEFT).set(segments as f64);
+}
+
+pub(crate) fn regroup_failed() {
+    counter!(REGROUP_FAILURES).increment(1);
 }
 
 pub(crate) fn retention_checked() {

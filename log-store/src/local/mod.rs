@@ -8,7 +8,7 @@
 //! ```
 //!
 //! One thread folds waiting frames into the next batch; another takes the batch, writes once, syncs once, and then
-//! shows and acknowledges. Every record is checksummed and the segments alone tell everything: the index may be deleted
+//! shows and acknowledges. Sealed segments are regrouped by log in the background ([`LocalStore::regroup`]). Every record is checksummed and the segments alone tell everything: the index may be deleted
 //! while the store is closed. An end that a crash cut off was never acknowledged, and is removed for good when the
 //! store opens. Damage anywhere else is reported with its place; the log that it hits is served up to it, and takes no
 //! appends.
@@ -28,6 +28,7 @@ pub(crate) mod position;
 mod progress;
 mod reading;
 mod recover;
+mod regroup;
 mod replay;
 pub mod replica;
 mod retention;
@@ -43,6 +44,7 @@ pub use config::{LocalConfig, Retention, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use error::OpenError;
 pub use faults::{DiskFaults, DiskStep};
 pub use position::ShardPosition;
+pub use regroup::Regrouped;
 pub use replica::Replica;
 
 use crate::store::{full_problem, stopped_problem};
@@ -57,6 +59,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use index::Indexer;
 use recover::{Recovered, recover};
+use regroup::{RegroupThread, Regrouper};
 use retention::{Keeper, KeeperThread};
 use shared::Shared;
 use skytale_proto::session::Durability;
@@ -78,6 +81,8 @@ pub struct LocalStore {
     room: Arc<Semaphore>,
     keeper: Arc<Keeper>,
     keeper_thread: Arc<KeeperThread>,
+    regrouper: Arc<Regrouper>,
+    regroup_thread: Arc<RegroupThread>,
     /// The folding thread and the writer.
     threads: Mutex<Option<[JoinHandle<()>; 2]>>,
 }
@@ -146,12 +151,16 @@ impl LocalStore {
         // Entries from before the store was closed do not share a segment with the next ones.
         keeper.seal()?;
         let keeper_thread = Arc::new(KeeperThread::start(keeper.clone()).map_err(thread)?);
+        let regrouper = Arc::new(Regrouper::new(shared.clone()));
+        let regroup_thread = Arc::new(RegroupThread::start(regrouper.clone()).map_err(thread)?);
         let store = Self {
             shared,
             queue,
             room,
             keeper,
             keeper_thread,
+            regrouper,
+            regroup_thread,
             threads: Mutex::new(Some([folding, writer])),
         };
         Ok((store, owed))
@@ -202,6 +211,12 @@ impl LocalStore {
         blocking(move || keeper.enforce()).await
     }
 
+    /// Regroups by log the sealed segments that gain by it, at full speed. The store does so by itself, more slowly.
+    pub async fn regroup(&self) -> Result<Regrouped, StoreError> {
+        let regrouper = self.regrouper.clone();
+        blocking(move || regrouper.regroup(None)).await
+    }
+
     /// Returns the state of a log, from memory or disk.
     async fn known(&self, log: LogId) -> Result<Arc<known::Known>, StoreError> {
         if let Some(known) = self.shared.known_in_memory(&log) {
@@ -247,12 +262,14 @@ impl LocalStore {
             return Ok(());
         };
         self.keeper_thread.stop();
+        self.regroup_thread.stop();
         // The queue is closed already where the writer has ended.
         let _ = self.queue.send(Command::Close).await;
-        let keeper = self.keeper_thread.clone();
+        let (keeper, regroup) = (self.keeper_thread.clone(), self.regroup_thread.clone());
         let joined = tokio::task::spawn_blocking(move || {
             let joined = running.map(|thread| thread.join().is_ok()) == [true, true];
             keeper.join();
+            regroup.join();
             joined
         })
         .await;
@@ -391,6 +408,7 @@ impl LogStore for LocalStore {
 impl Drop for LocalStore {
     fn drop(&mut self) {
         self.keeper_thread.stop();
+        self.regroup_thread.stop();
     }
 }
 

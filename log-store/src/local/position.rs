@@ -2,7 +2,7 @@
 //!
 //! A replica's batches give them in their marks: after a crash the segments alone tell where each shard is, and
 //! following goes on from there. A batch gives the positions that changed; the first batch of a segment gives all of
-//! them.
+//! them, and so does the footer: a start reads the last segment, or one footer.
 //!
 //! ```text
 //!  shard u32 | stream u64 | sequence u64 | time_ms u64 | chain 32 | message 32 | owed_from u64
@@ -150,6 +150,14 @@ impl Positions {
                     self.0.insert(position.shard, position);
                 }
             }
+        }
+    }
+
+    /// All of them, as the first mark of a segment gives them, and the footer.
+    pub(crate) fn complete(&self) -> MarkPositions {
+        MarkPositions {
+            complete: true,
+            shards: self.to_vec(),
         }
     }
 

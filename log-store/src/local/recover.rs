@@ -7,16 +7,15 @@ use super::folder::{Folder, Role};
 use super::index::{Index, Standing};
 use super::position::Positions;
 use super::replay::Replay;
-use super::segment::{End, Extent, OpenSegment, Position, Scan, SegmentFile, SegmentHeader, Segments, Step, Unsealed};
+use super::segment::{
+    End, Extent, FooterBuilder, OpenSegment, Position, Scan, SegmentFile, SegmentHeader, Segments, Step, Unsealed,
+};
 use super::shared::Shared;
 use super::space::Space;
 use super::writer::Beginning;
 use crate::StoreError;
-use bytes::Bytes;
-use skytale_proto::record::{self, HEADER_BYTES, KIND_ENTRY};
-use skytale_proto::{Header, Record};
+use skytale_proto::Header;
 use std::fs;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -68,18 +67,17 @@ fn attempt(config: LocalConfig, role: Role, sync: bool, place: Place) -> Result<
     let folder = Folder::open(&config.dir, role)?;
     let space = Arc::new(Space::new(&config));
     let (segments, unsealed) = Segments::find(&folder.segments(), folder.id)?;
+    segments.remove_unfinished()?;
     let tail = match unsealed {
-        Some(Unsealed {
-            sequence,
-            headless: true,
-        }) => {
+        Some(Unsealed { sequence, header: None }) => {
             let path = segments.path(sequence);
             fs::remove_file(&path).map_err(OpenError::io("remove", &path))?;
             None
         }
-        Some(Unsealed { sequence, .. }) => Some(sequence),
+        Some(Unsealed { header, .. }) => header,
         None => None,
     };
+    let (header, tail) = (tail, tail.map(|header| header.sequence));
     let (index, standing) = open_index(&config, &space, &segments, tail, place)?;
     let segment_bytes = config.segment_bytes;
     let shared = Shared::new(config, role, Some(folder), segments, index, space.clone());
@@ -97,9 +95,14 @@ fn attempt(config: LocalConfig, role: Role, sync: bool, place: Place) -> Result<
     if place == Place::Memory {
         space.index_in_memory(Some(IN_MEMORY.into()));
     }
-    let positions = positions(&shared.segments, tail, end)?;
-    let segment = match end {
-        Some((sequence, end)) => {
+    let positions = match (role, tail, replay.footer.positions()) {
+        // Nobody's streams are followed.
+        (Role::Alone, ..) => Positions::default(),
+        (Role::Replica, Some(_), Some(positions)) => positions.clone(),
+        (Role::Replica, ..) => sealed_positions(&shared.segments)?,
+    };
+    let segment = match header.zip(end) {
+        Some((header, (sequence, end))) => {
             let (at, cut) = match end {
                 End::Clean { at } => (at, false),
                 End::Torn { at } | End::Footer { at } => (at, true),
@@ -115,7 +118,7 @@ fn attempt(config: LocalConfig, role: Role, sync: bool, place: Place) -> Result<
             let path = shared.segments.path(sequence);
             Ok(OpenSegment::resume(
                 path,
-                sequence,
+                header,
                 at,
                 footer,
                 cut,
@@ -125,11 +128,7 @@ fn attempt(config: LocalConfig, role: Role, sync: bool, place: Place) -> Result<
         }
         None => {
             let sequence = shared.segments.sealed().last().map_or(0, |(sequence, _)| *sequence) + 1;
-            let header = SegmentHeader {
-                sequence,
-                store: *shared.segments.store(),
-                created_ms: now_ms(),
-            };
+            let header = SegmentHeader::new(sequence, *shared.segments.store(), now_ms());
             match OpenSegment::create(shared.segments.dir(), &header, segment_bytes, &space) {
                 Ok(segment) => Ok(segment),
                 Err(error) if error.is_full() => {
@@ -198,8 +197,8 @@ fn read_segments(
 /// Builds the index again while the store runs, with all batches up to and with one; and nothing else changes.
 pub(in crate::local) fn rebuild(shared: &Shared, place: Place, until: u64) -> Result<Arc<Index>, OpenError> {
     let (segments, unsealed) = Segments::find(shared.segments.dir(), *shared.segments.store())?;
-    let tail = unsealed.filter(|unsealed| !unsealed.headless);
-    let tail = tail.map(|unsealed| unsealed.sequence);
+    let tail = unsealed.and_then(|unsealed| unsealed.header);
+    let tail = tail.map(|header| header.sequence);
     let config = shared.config.clone();
     let (index, standing) = open_index(&config, &shared.space, &segments, tail, place)?;
     let beside = Shared::new(config, shared.role, None, segments, index, shared.space.clone());
@@ -210,36 +209,31 @@ pub(in crate::local) fn rebuild(shared: &Shared, place: Place, until: u64) -> Re
     Ok(replay.shared.index()?)
 }
 
-/// Returns the positions of a replica: the last segment with a batch gives them, from its first batch on.
-fn positions(segments: &Segments, tail: Option<u32>, end: Option<(u32, End)>) -> Result<Positions, OpenError> {
-    let mut found = Positions::default();
-    let sealed = segments.sealed();
-    let sealed = sealed.iter().rev().map(|(sequence, info)| (*sequence, info.extent()));
-    for (sequence, extent) in tail.map(|sequence| (sequence, Extent::Last)).into_iter().chain(sealed) {
+/// Returns the positions of a replica whose open segment does not tell them: the footer of the last segment with a batch
+/// does. Where a footer is damaged, or of version 1, that segment alone is read.
+fn sealed_positions(segments: &Segments) -> Result<Positions, OpenError> {
+    for (sequence, info) in segments.sealed().into_iter().rev() {
+        if info.trailer.is_some_and(|trailer| trailer.first_batch == 0) {
+            continue;
+        }
         let path = segments.path(sequence);
         let file = segments.file(sequence).map_err(OpenError::io("open", &path))?;
-        // Records that are to be cut off do not count.
-        let cut = end.and_then(|(last, end)| match end {
-            End::Torn { at } if last == sequence => Some(at),
-            _ => None,
-        });
-        let mut scan = Scan::new(file, *segments.store(), extent, 0, 0).map_err(OpenError::io("read", &path))?;
-        let mut any = false;
-        while let Some(step) = scan.next().map_err(OpenError::io("read", &path))? {
-            if let Step::Batch { at, positions, .. } = step {
-                if cut.is_some_and(|cut| at >= cut) {
-                    break;
-                }
-                any |= positions.complete;
-                found.take(positions);
-            }
-        }
-        if any {
+        let footer = file.footer().map_err(OpenError::io("read", &path))?;
+        let mut found = Positions::default();
+        if let Some(positions) = footer.and_then(|(footer, _)| footer.positions) {
+            found.take(positions);
             return Ok(found);
         }
-        found = Positions::default();
+        let mut builder = FooterBuilder::default();
+        let mut scan = Scan::new(file, *segments.store(), info.extent(), 0, 0).map_err(OpenError::io("read", &path))?;
+        while let Some(step) = scan.next().map_err(OpenError::io("read", &path))? {
+            builder.take(&step);
+        }
+        if let Some(positions) = builder.positions() {
+            return Ok(positions.clone());
+        }
     }
-    Ok(found)
+    Ok(Positions::default())
 }
 
 fn now_ms() -> u64 {
@@ -255,10 +249,10 @@ fn fits(segments: &Segments, tail: Option<u32>, index: &Index, standing: &Standi
     }
     let Ok(file) = segments.file(segment) else { return false };
     let whole = last_batch_is_whole(segments, &file, standing).unwrap_or(false);
-    let mended = index.damages().any(|(_, damage)| {
-        let record = segments.file(damage.position.segment);
-        let record = record.ok().and_then(|file| read_record(&file, damage.position.at));
-        record.is_some_and(|record| record.kind == KIND_ENTRY && record.offset == damage.offset)
+    let mended = index.damages().any(|(log, damage)| {
+        let file = segments.file(damage.position.segment);
+        let entry = file.and_then(|file| file.entry(&log, damage.offset, damage.position.at));
+        entry.is_ok_and(|entry| entry.is_some())
     });
     whole && !mended
 }
@@ -278,20 +272,8 @@ fn last_batch_is_whole(segments: &Segments, file: &Arc<SegmentFile>, standing: &
     loop {
         match scan.next()? {
             Some(Step::Entry { .. } | Step::State { .. }) => {}
-            Some(Step::BatchEnd { at }) => return Ok(at == standing.position.at),
+            Some(Step::BatchEnd { at, .. }) => return Ok(at == standing.position.at),
             _ => return Ok(false),
         }
     }
-}
-
-pub(super) fn read_record(file: &SegmentFile, at: u32) -> Option<Record> {
-    let mut header = [0; HEADER_BYTES];
-    file.file.read_exact_at(&mut header, u64::from(at)).ok()?;
-    let left = file.file.metadata().ok()?.len().saturating_sub(u64::from(at));
-    let (length, _) = record::peek(&header, usize::try_from(left).ok()?).ok()?;
-    let mut bytes = vec![0; HEADER_BYTES + length];
-    file.file.read_exact_at(&mut bytes, u64::from(at)).ok()?;
-    Record::decode(&Bytes::from(bytes), length)
-        .ok()
-        .map(|(record, _)| record)
 }

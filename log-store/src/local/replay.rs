@@ -4,11 +4,9 @@ use super::error::{OpenError, store_io};
 use super::folder::Role;
 use super::index::{Damage, Index, Located, Round, Standing};
 use super::known::Known;
-use super::recover::read_record;
-use super::segment::{End, Extent, Footer, FooterBuilder, Position, Scan, SegmentFile, Step, take_log};
+use super::segment::{End, Extent, FooterBuilder, Position, Scan, SegmentFile, Step, take_log};
 use super::shared::Shared;
 use crate::{StoreError, Verdict};
-use skytale_proto::record::KIND_ENTRY;
 use skytale_proto::{Detail, Frame, FrameId, Header, LogId, Offset, Record};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -231,7 +229,7 @@ impl Replay {
                     time_ms,
                 });
             }
-            Step::BatchEnd { at } => {
+            Step::BatchEnd { at, .. } => {
                 if let Some(mut standing) = self.current.take() {
                     standing.position.at = at;
                     self.round.stand(standing);
@@ -369,15 +367,10 @@ impl Replay {
     /// store must not give those offsets out again.
     fn lost(&mut self, file: &SegmentFile, extent: Extent, at: u32, to: u32, why: &str) -> Result<(), StoreError> {
         let footer = match extent {
-            Extent::Sealed { .. } => match self.shared.segments.info(file.sequence) {
-                Some(info) => match &info.trailer {
-                    Some(trailer) => {
-                        Footer::read(&file.file, info.bytes, trailer).map_err(store_io("read", &file.path))?
-                    }
-                    None => None,
-                },
-                None => None,
-            },
+            Extent::Sealed { .. } => {
+                let found = file.footer().map_err(store_io("read", &file.path))?;
+                found.map(|(footer, _)| footer)
+            }
             Extent::SealedUnknown | Extent::Last => None,
         };
         let Some(footer) = footer else {
@@ -397,7 +390,7 @@ impl Replay {
         }
         held.sort_unstable();
         for (at, log, offset) in held {
-            match read_record(file, at).filter(|record| record.kind == KIND_ENTRY && record.offset == offset) {
+            match file.entry(&log, offset, at).map_err(store_io("read", &file.path))? {
                 Some(record) => self.entry(file, at, log, &record)?,
                 None => self.damaged(file, at, log, offset, why)?,
             }

@@ -238,11 +238,8 @@ impl Keeper {
 
     /// A segment's footer and its newest entry's time; from its records, where the footer is damaged.
     fn read_footer(&self, file: &Arc<SegmentFile>, info: &SegmentInfo) -> Result<(Footer, u64), StoreError> {
-        if let Some(trailer) = &info.trailer {
-            let footer = Footer::read(&file.file, info.bytes, trailer).map_err(store_io("read", &file.path))?;
-            if let Some(footer) = footer {
-                return Ok((footer, trailer.newest_ms));
-            }
+        if let Some((footer, trailer)) = file.footer().map_err(store_io("read", &file.path))? {
+            return Ok((footer, trailer.newest_ms));
         }
         let mut builder = FooterBuilder::default();
         let mut scan = self.scan(file, info)?;

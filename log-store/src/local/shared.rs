@@ -6,6 +6,7 @@ use super::index::{Damage, Index};
 use super::known::Known;
 use super::metrics;
 use super::progress::Progress;
+use super::regroup::Signal;
 use super::segment::Segments;
 use super::space::Space;
 use super::tail::{Tail, TailRead};
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     known: Mutex<KnownCache>,
     pub(crate) progress: Progress,
     pub(crate) space: Arc<Space>,
+    /// Wakes the thread that regroups segments.
+    pub(crate) regroup: Signal,
     pub(crate) stopped: watch::Sender<Option<String>>,
     /// The newest entry's time of the segments that were dropped since the store was opened, unix milliseconds.
     pub(crate) given_up_ms: AtomicU64,
@@ -76,6 +79,7 @@ impl Shared {
             }),
             progress: Progress::default(),
             space,
+            regroup: Signal::default(),
             stopped: watch::Sender::new(None),
             given_up_ms: AtomicU64::new(0),
             damaged: AtomicUsize::new(damaged),

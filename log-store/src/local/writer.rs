@@ -224,11 +224,7 @@ impl Writer {
             // Positions in older segments may be dropped with them.
             let mut all = self.positions.clone();
             all.take(changed.clone());
-            let positions = MarkPositions {
-                complete: true,
-                shards: all.to_vec(),
-            };
-            mark = laid.mark(&positions, &store);
+            mark = laid.mark(&all.complete(), &store);
         }
         let bytes = mark.len() + laid.records.len();
         let Some(mut segment) = self.segment.take() else {
@@ -273,6 +269,9 @@ impl Writer {
             return Err(no_segment());
         };
         let path = segment.path.display().to_string();
+        if self.shared.role == Role::Replica {
+            segment.footer.set_positions(&self.positions);
+        }
         let (trailer, bytes) = match segment.seal() {
             Ok(sealed) => sealed,
             Err(WriteError::Full(error)) => {
@@ -286,9 +285,11 @@ impl Writer {
         let info = SegmentInfo {
             bytes,
             trailer: Some(trailer),
+            grouped: false,
         };
         self.shared.segments.add_sealed(segment.sequence, info);
         metrics::segment_bytes(self.shared.segments.sealed_bytes());
+        self.shared.regroup.sealed();
         Ok(())
     }
 
@@ -305,11 +306,7 @@ impl Writer {
         let Some(sequence) = self.next_segment.take() else {
             return Err(no_segment());
         };
-        let header = SegmentHeader {
-            sequence,
-            store: *self.shared.segments.store(),
-            created_ms: time_ms,
-        };
+        let header = SegmentHeader::new(sequence, *self.shared.segments.store(), time_ms);
         let next = OpenSegment::create(self.shared.segments.dir(), &header, segment_bytes, &self.shared.space);
         match next {
             Ok(segment) => {
@@ -364,6 +361,8 @@ impl Writer {
                 tracing::warn!(%error, "the index could not be closed; it is built again at the next start");
             }
         }
+        // A thread that still regroups changes no name in a folder that may be another's.
+        self.shared.segments.release();
         drop(folder);
     }
 }

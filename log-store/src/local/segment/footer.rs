@@ -1,19 +1,18 @@
-//! The end of a sealed segment: which logs it holds and where their entries are.
+//! The footer of a sealed segment: which logs it holds, where their entries are, and how far a replica was.
 //!
 //! ```text
 //!  footer record: kind 4, offset = last batch number, time_ms = the newest entry's time
 //!    payload: logs u32 | logs x (log id, first offset u64, state at u32, entries u32, entries x at u32)
-//!  trailer, at the very end:
-//!  0       8         12       16          20     24            32           40          48
-//!  | magic | version | crc32c | footer at | zero | first batch | last batch | newest_ms |
+//!           | positions after the last batch, from version 2 on, in a replica alone (position.rs)
 //! ```
 //!
-//! An `at` of 0 is "not here". Opening a store reads trailers alone; retention reads the footers of segments that it
-//! drops. Persisted: keep stable.
+//! An `at` of 0 is "not here". Opening a store reads trailers, and a replica the last footer; retention reads the
+//! footers of segments that it drops. Persisted: keep stable.
 
 use super::super::batch::Batch;
-use super::header::SEGMENT_VERSION;
-use super::{KIND_FOOTER, OWN_PAYLOAD_BYTES_MAX, Step, take, take_log, take_u32, take_u64};
+use super::super::position::{MarkPositions, Positions};
+use super::trailer::{Mix, Trailer};
+use super::{KIND_FOOTER, OWN_PAYLOAD_BYTES_MAX, SegmentHeader, Step, take, take_log, take_u32, take_u64};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use skytale_proto::{LogId, Offset, Record, record};
 use std::collections::HashMap;
@@ -21,66 +20,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-/// Bytes of the trailer.
-pub(crate) const TRAILER_BYTES: u32 = 48;
-const MAGIC: &[u8; 8] = b"skytaleE";
-
-/// Contents of a sealed segment's last bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Trailer {
-    /// Position of the footer's record; records end there.
-    pub(crate) footer_at: u32,
-    /// The first batch's number; 0 where there is none.
-    pub(crate) first_batch: u64,
-    /// The last batch's number.
-    pub(crate) last_batch: u64,
-    /// The newest entry's time, unix milliseconds.
-    pub(crate) newest_ms: u64,
-}
-
-impl Trailer {
-    fn encode(&self) -> [u8; TRAILER_BYTES as usize] {
-        let mut out = [0; TRAILER_BYTES as usize];
-        out[..8].copy_from_slice(MAGIC);
-        out[8..12].copy_from_slice(&SEGMENT_VERSION.to_le_bytes());
-        out[16..20].copy_from_slice(&self.footer_at.to_le_bytes());
-        out[24..32].copy_from_slice(&self.first_batch.to_le_bytes());
-        out[32..40].copy_from_slice(&self.last_batch.to_le_bytes());
-        out[40..48].copy_from_slice(&self.newest_ms.to_le_bytes());
-        let checksum = crc32c::crc32c(&out[16..]);
-        out[12..16].copy_from_slice(&checksum.to_le_bytes());
-        out
-    }
-
-    /// Reads the trailer of a file of `length` bytes; `None` where there is no (whole) one.
-    pub(crate) fn read(file: &File, length: u64) -> io::Result<Option<Self>> {
-        let Some(at) = length.checked_sub(u64::from(TRAILER_BYTES)) else {
-            return Ok(None);
-        };
-        let mut bytes = [0; TRAILER_BYTES as usize];
-        file.read_exact_at(&mut bytes, at)?;
-        Ok(Self::decode(&bytes).filter(|trailer| u64::from(trailer.footer_at) < at))
-    }
-
-    fn decode(bytes: &[u8; TRAILER_BYTES as usize]) -> Option<Self> {
-        let mut rest = bytes.as_slice();
-        let known = take(&mut rest, 8)? == MAGIC && take_u32(&mut rest)? == SEGMENT_VERSION;
-        let whole = take_u32(&mut rest)? == crc32c::crc32c(rest);
-        let (footer_at, _) = (take_u32(&mut rest)?, take_u32(&mut rest)?);
-        let trailer = Self {
-            footer_at,
-            first_batch: take_u64(&mut rest)?,
-            last_batch: take_u64(&mut rest)?,
-            newest_ms: take_u64(&mut rest)?,
-        };
-        (known && whole).then_some(trailer)
-    }
-}
-
 /// The logs of a sealed segment.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Footer {
     pub(crate) logs: Vec<FooterLog>,
+    /// Positions of a replica after the last batch. `None` where the footer cannot tell: it is of version 1.
+    pub(crate) positions: Option<MarkPositions>,
 }
 
 /// A log in a sealed segment.
@@ -104,10 +49,10 @@ impl FooterLog {
 }
 
 impl Footer {
-    /// Reads and checks the footer that a trailer points to.
-    pub(crate) fn read(file: &File, length: u64, trailer: &Trailer) -> io::Result<Option<Self>> {
-        let end = length.saturating_sub(u64::from(TRAILER_BYTES));
-        let bytes = end.saturating_sub(u64::from(trailer.footer_at));
+    /// Reads and checks the footer at a place of a file of `length` bytes with this trailer.
+    pub(super) fn read(file: &File, at: u32, length: u64, trailer: &Trailer) -> io::Result<Option<Self>> {
+        let end = length.saturating_sub(u64::from(trailer.encoded_len()));
+        let bytes = end.saturating_sub(u64::from(at));
         let Some(bytes) = usize::try_from(bytes)
             .ok()
             .filter(|bytes| *bytes <= OWN_PAYLOAD_BYTES_MAX)
@@ -115,12 +60,14 @@ impl Footer {
             return Ok(None);
         };
         let mut buffer = vec![0; bytes];
-        file.read_exact_at(&mut buffer, u64::from(trailer.footer_at))?;
+        file.read_exact_at(&mut buffer, u64::from(at))?;
         let record = Record::decode(&Bytes::from(buffer), OWN_PAYLOAD_BYTES_MAX);
-        Ok(record.ok().and_then(|(record, _)| Self::decode(&record)))
+        Ok(record
+            .ok()
+            .and_then(|(record, _)| Self::decode(&record, trailer.version)))
     }
 
-    fn decode(record: &Record) -> Option<Self> {
+    fn decode(record: &Record, version: u32) -> Option<Self> {
         let mut rest: &[u8] = &record.payload;
         if record.kind != KIND_FOOTER {
             return None;
@@ -142,7 +89,11 @@ impl Footer {
                 })
             })
             .collect::<Option<Vec<_>>>()?;
-        rest.is_empty().then_some(Self { logs })
+        let positions = match version {
+            1 => None,
+            _ => Some(MarkPositions::decode(&mut rest)?),
+        };
+        rest.is_empty().then_some(Self { logs, positions })
     }
 }
 
@@ -156,6 +107,11 @@ pub(crate) struct FooterBuilder {
     /// The time of the last batch, and of the first one with an entry.
     batch_ms: u64,
     entries_since_ms: Option<u64>,
+    /// The log of the last entry, and how often that changed.
+    last_log: Option<LogId>,
+    runs: u32,
+    /// Positions of a replica, from the first mark on that gives all of them.
+    positions: Option<Positions>,
 }
 
 impl FooterBuilder {
@@ -182,6 +138,9 @@ impl FooterBuilder {
 
     pub(crate) fn entry(&mut self, log: LogId, offset: Offset, at: u32) {
         self.entries_since_ms.get_or_insert(self.batch_ms);
+        if self.last_log.replace(log) != Some(log) {
+            self.runs += 1;
+        }
         let seen = self.log(log, offset);
         if seen.entries.is_empty() {
             seen.first = offset;
@@ -204,7 +163,20 @@ impl FooterBuilder {
     /// Takes what a scan found.
     pub(crate) fn take(&mut self, step: &Step) {
         match step {
-            Step::Batch { number, time_ms, .. } => self.batch(*number, *time_ms),
+            Step::Batch {
+                number,
+                time_ms,
+                positions,
+                ..
+            } => {
+                self.batch(*number, *time_ms);
+                if positions.complete {
+                    self.positions.get_or_insert_default();
+                }
+                if let Some(known) = &mut self.positions {
+                    known.take(positions.clone());
+                }
+            }
             Step::Entry { at, log, record } => self.entry(*log, record.offset, *at),
             Step::State { at, log, record } => self.state(*log, record.offset, *at),
             _ => {}
@@ -215,7 +187,26 @@ impl FooterBuilder {
     pub(crate) fn footer(&self) -> Footer {
         let mut logs: Vec<FooterLog> = self.logs.values().cloned().collect();
         logs.sort_unstable_by_key(|log| log.log);
-        Footer { logs }
+        Footer {
+            logs,
+            positions: Some(self.mark_positions()),
+        }
+    }
+
+    /// Positions of a replica after the last batch; `None` where no batch gave all of them.
+    pub(crate) const fn positions(&self) -> Option<&Positions> {
+        self.positions.as_ref()
+    }
+
+    /// Sets the positions of a replica after the last batch.
+    pub(crate) fn set_positions(&mut self, positions: &Positions) {
+        self.positions = Some(positions.clone());
+    }
+
+    fn mark_positions(&self) -> MarkPositions {
+        self.positions
+            .as_ref()
+            .map_or_else(MarkPositions::default, Positions::complete)
     }
 
     /// Returns the time of the first entry, if there is one.
@@ -223,8 +214,23 @@ impl FooterBuilder {
         self.entries_since_ms
     }
 
+    /// The number of the last batch.
+    pub(super) const fn last_batch(&self) -> u64 {
+        self.last_batch
+    }
+
     pub(crate) const fn newest_ms(&self) -> u64 {
         self.newest_ms
+    }
+
+    pub(super) fn mix(&self) -> Mix {
+        let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        let with_entries = || self.logs.values().filter(|log| !log.entries.is_empty());
+        Mix {
+            entries: count(with_entries().map(|log| log.entries.len()).sum()),
+            logs: count(with_entries().count()),
+            runs: self.runs,
+        }
     }
 
     fn log(&mut self, log: LogId, first: Offset) -> &mut FooterLog {
@@ -236,8 +242,9 @@ impl FooterBuilder {
         })
     }
 
-    /// The footer's record and the trailer, for a segment whose records end at `footer_at`.
-    pub(crate) fn finish(&self, footer_at: u32) -> (Bytes, Trailer) {
+    /// The footer's record and the trailer, for a segment of this header whose records end at `footer_at` as they were
+    /// written. `groups_at` is where the directory of a regrouped one is, else 0.
+    pub(crate) fn finish(&self, footer_at: u32, groups_at: u32, header: &SegmentHeader) -> (Bytes, Trailer) {
         let mut logs: Vec<&FooterLog> = self.logs.values().collect();
         logs.sort_unstable_by_key(|log| log.log);
         let mut payload = BytesMut::new();
@@ -251,27 +258,34 @@ impl FooterBuilder {
                 payload.put_u32_le(*at);
             }
         }
+        if header.version > 1 {
+            self.mark_positions().encode(&mut payload);
+        }
         let trailer = Trailer {
+            version: header.version,
             footer_at,
+            groups_at,
             first_batch: self.first_batch,
             last_batch: self.last_batch,
             newest_ms: self.newest_ms,
+            mix: (header.version > 1).then(|| self.mix()),
         };
         let mut out = BytesMut::new();
         let number = Offset::new(self.last_batch);
         record::encode_parts(KIND_FOOTER, number, self.newest_ms, &payload, &mut out);
-        out.put_slice(&trailer.encode());
+        trailer.encode_into(&header.store, &mut out);
         (out.freeze(), trailer)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::folder::StoreId;
+    use super::super::super::position::ShardPosition;
     use super::*;
     use skytale_proto::ChannelId;
 
-    #[test]
-    fn a_footer_comes_back_as_it_was_gathered() -> io::Result<()> {
+    fn gathered() -> FooterBuilder {
         let (a, b) = (
             ChannelId::from_bytes([1; 16]).log(),
             ChannelId::from_bytes([2; 16]).log(),
@@ -282,19 +296,58 @@ mod tests {
         builder.entry(a, Offset::new(8), 200);
         builder.batch(5, 90);
         builder.state(b, Offset::new(3), 300);
-        let (bytes, trailer) = builder.finish(48);
+        builder
+    }
+
+    #[test]
+    fn a_footer_comes_back_as_it_was_gathered() -> io::Result<()> {
+        let mut builder = gathered();
+        let mut positions = Positions::default();
+        positions.take(MarkPositions {
+            complete: true,
+            shards: vec![ShardPosition {
+                shard: 3,
+                sequence: 17,
+                repeated: vec![4],
+                ..ShardPosition::default()
+            }],
+        });
+        builder.set_positions(&positions);
+        for version in [1, 2] {
+            let header = SegmentHeader {
+                version,
+                ..SegmentHeader::new(1, StoreId([7; 16]), 0)
+            };
+            let (bytes, trailer) = builder.finish(48, 0, &header);
+            let file = tempfile::tempfile()?;
+            file.write_all_at(&bytes, 48)?;
+            let length = 48 + bytes.len() as u64;
+            assert_eq!(Trailer::read(&file, length, &header)?, Some(trailer));
+            assert_eq!(
+                (trailer.first_batch, trailer.last_batch, trailer.newest_ms),
+                (4, 5, 100)
+            );
+            let footer = Footer::read(&file, 48, length, &trailer)?.expect("a footer");
+            assert_eq!(footer.logs[0].entries, [48, 0, 0, 200]);
+            assert_eq!(footer.logs[0].last(), Some(Offset::new(8)));
+            assert_eq!((footer.logs[1].state_at, footer.logs[1].last()), (300, None));
+            assert_eq!(footer.positions, (version == 2).then(|| positions.complete()));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_trailer_of_another_store_or_version_is_none() -> io::Result<()> {
+        let header = SegmentHeader::new(1, StoreId([7; 16]), 0);
+        let (bytes, _) = gathered().finish(48, 0, &header);
         let file = tempfile::tempfile()?;
         file.write_all_at(&bytes, 48)?;
-        let length = 48 + bytes.len() as u64;
-        assert_eq!(Trailer::read(&file, length)?, Some(trailer));
-        assert_eq!(
-            (trailer.first_batch, trailer.last_batch, trailer.newest_ms),
-            (4, 5, 100)
-        );
-        let footer = Footer::read(&file, length, &trailer)?.expect("a footer");
-        assert_eq!(footer.logs[0].entries, [48, 0, 0, 200]);
-        assert_eq!(footer.logs[0].last(), Some(Offset::new(8)));
-        assert_eq!((footer.logs[1].state_at, footer.logs[1].last()), (300, None));
+        for other in [
+            SegmentHeader { version: 1, ..header },
+            SegmentHeader::new(1, StoreId([8; 16]), 0),
+        ] {
+            assert_eq!(Trailer::read(&file, 48 + bytes.len() as u64, &other)?, None);
+        }
         Ok(())
     }
 }

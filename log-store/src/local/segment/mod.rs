@@ -7,23 +7,32 @@
 //!
 //! Entries are [`skytale_proto::record`]s, stored as they go on the wire. Records of the store itself have kinds of
 //! their own. A batch was synced before the next one was written: so damage before a later mark is damage, and bad
-//! bytes after the last mark are a batch that a crash cut off. Persisted: keep stable.
+//! bytes after the last mark are a batch that a crash cut off. A sealed segment may be rewritten with the entries of each
+//! log together (`groups.rs`); positions stay those at which records were written. Persisted: keep stable.
 
+mod file;
 mod footer;
+mod groups;
 mod header;
 mod mark;
 mod open;
+mod rewrite;
 mod scan;
 mod set;
+mod source;
 #[cfg(test)]
 mod tests;
+mod trailer;
 
-pub(crate) use footer::{Footer, FooterBuilder, Trailer};
+pub(crate) use file::SegmentFile;
+pub(crate) use footer::{Footer, FooterBuilder};
 pub(crate) use header::{HEADER_BYTES, SegmentHeader, file_name};
 pub(crate) use mark::{Mark, MarkRecord};
 pub(crate) use open::{OpenSegment, WriteError};
+pub(crate) use rewrite::{Rewrite, Unfit};
 pub(crate) use scan::{End, Extent, Scan, Step};
-pub(crate) use set::{SegmentFile, SegmentInfo, Segments, Unsealed};
+pub(crate) use set::{NotReplaced, SegmentInfo, Segments, Unsealed};
+use trailer::Trailer;
 
 use skytale_proto::LogId;
 
@@ -33,6 +42,8 @@ pub(crate) const KIND_MARK: u8 = 2;
 pub(crate) const KIND_STATE: u8 = 3;
 /// The kind of a record that ends a sealed segment ([`Footer`]).
 pub(crate) const KIND_FOOTER: u8 = 4;
+/// The kind of a record that says where the records of a regrouped segment are ([`groups`]).
+pub(crate) const KIND_GROUPS: u8 = 5;
 /// The longest payload of a record of the store's own kinds, in bytes.
 pub(crate) const OWN_PAYLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 

@@ -22,6 +22,7 @@ pub(crate) struct OpenSegment {
     /// Position of the next batch.
     pub(crate) at: u32,
     pub(crate) footer: FooterBuilder,
+    header: SegmentHeader,
     /// Its space is reserved, as far as that can be.
     reserved: bool,
     faults: DiskFaults,
@@ -59,6 +60,7 @@ impl OpenSegment {
             sequence: header.sequence,
             at: HEADER_BYTES,
             footer: FooterBuilder::default(),
+            header: *header,
             reserved,
             faults: space.faults().clone(),
         })
@@ -88,7 +90,7 @@ impl OpenSegment {
     /// Goes on with a segment whose records end at `at`. Bytes after that are cut off, durably.
     pub(crate) fn resume(
         path: PathBuf,
-        sequence: u32,
+        header: SegmentHeader,
         at: u32,
         footer: FooterBuilder,
         torn: bool,
@@ -111,9 +113,10 @@ impl OpenSegment {
         Ok(Self {
             file,
             path,
-            sequence,
+            sequence: header.sequence,
             at,
             footer,
+            header,
             reserved,
             faults: space.faults().clone(),
         })
@@ -195,7 +198,7 @@ impl OpenSegment {
     /// Writes the footer and makes the file exactly as long as it must be, durably. Where there is no room for the footer,
     /// the segment stays as it is.
     pub(crate) fn seal(&mut self) -> Result<(Trailer, u64), WriteError> {
-        let (footer, trailer) = self.footer.finish(self.at);
+        let (footer, trailer) = self.footer.finish(self.at, 0, &self.header);
         // A footer says that all before it is durable, whichever of the two a crash leaves.
         self.sync().map_err(WriteError::Unknown)?;
         let written = self

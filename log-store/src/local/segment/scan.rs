@@ -2,21 +2,18 @@
 //!
 //! Records that a mark announces are known by log, offset and place, so that a damaged record is named and stepped
 //! over. After a damaged mark the scan goes on at the next mark of this store; marks carry the store's id, which no
-//! author knows, so that nothing inside a frame's body can pass for one.
+//! author knows, so that nothing inside a frame's body can pass for one. A regrouped segment gives the same steps as
+//! before: in the order and with the positions in which its records were written.
 
 use super::super::folder::StoreId;
 use super::super::position::MarkPositions;
+use super::source::{Source, Wanted};
 use super::{HEADER_BYTES, KIND_FOOTER, KIND_MARK, KIND_STATE, Mark, OWN_PAYLOAD_BYTES_MAX, SegmentFile};
-use bytes::Bytes;
 use skytale_proto::record::{self, KIND_ENTRY};
 use skytale_proto::{LogId, Offset, Record};
 use std::collections::VecDeque;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-
-/// Bytes read at a time.
-const WINDOW_BYTES: usize = 1024 * 1024;
 
 /// Next finding of a scan.
 pub(crate) enum Step {
@@ -27,8 +24,8 @@ pub(crate) enum Step {
         time_ms: u64,
         positions: MarkPositions,
     },
-    /// All records of the batch have been given.
-    BatchEnd { at: u32 },
+    /// All records of the batch have been given. Not whole is one that a crash cut off, with others after it.
+    BatchEnd { at: u32, whole: bool },
     /// An entry, whole. Its frame is not decoded yet.
     Entry { at: u32, log: LogId, record: Record },
     /// A log's state, whole.
@@ -78,18 +75,27 @@ struct Announced {
     state: bool,
 }
 
+impl Announced {
+    const fn wanted(&self) -> Wanted {
+        if self.state {
+            return Wanted::State;
+        }
+        Wanted::Entry {
+            log: self.log,
+            offset: self.offset,
+        }
+    }
+}
+
 /// A scan of one segment.
 pub(crate) struct Scan {
-    segment: Arc<SegmentFile>,
+    source: Source,
     store: StoreId,
     extent: Extent,
-    end: u32,
     at: u32,
     batch: u64,
     in_batch: bool,
     announced: VecDeque<Announced>,
-    window: Bytes,
-    window_at: u32,
     /// The next mark after a damaged place, once looked for.
     next_mark: Option<Option<u32>>,
     ended: bool,
@@ -104,22 +110,18 @@ impl Scan {
         from: u32,
         batch: u64,
     ) -> io::Result<Self> {
-        let length = segment.file.metadata()?.len();
-        let length = u32::try_from(length).map_err(|_| io::Error::other("segment longer than 4 GiB"))?;
+        let end = match extent {
+            Extent::Sealed { footer_at } => Some(footer_at),
+            Extent::SealedUnknown | Extent::Last => None,
+        };
         Ok(Self {
-            segment,
+            source: Source::new(segment, &store, end)?,
             store,
             extent,
-            end: match extent {
-                Extent::Sealed { footer_at } => footer_at.min(length),
-                Extent::SealedUnknown | Extent::Last => length,
-            },
             at: from.max(HEADER_BYTES),
             batch,
             in_batch: false,
             announced: VecDeque::new(),
-            window: Bytes::new(),
-            window_at: 0,
             next_mark: None,
             ended: false,
         })
@@ -139,7 +141,10 @@ impl Scan {
             Some(announced) => self.announced_record(announced)?,
             None if self.in_batch => {
                 self.in_batch = false;
-                Step::BatchEnd { at: self.at }
+                Step::BatchEnd {
+                    at: self.at,
+                    whole: true,
+                }
             }
             None => self.mark_or_end()?,
         };
@@ -150,8 +155,14 @@ impl Scan {
     fn announced_record(&mut self, announced: Announced) -> io::Result<Step> {
         let at = self.at;
         let length = record::HEADER_BYTES as u32 + announced.length;
-        let why = match self.record_at(at)? {
+        let wanted = announced.wanted();
+        let mut record = self.record_at(at, wanted)?;
+        if !record.as_ref().is_ok_and(|record| fits(record, &announced)) && self.source.relocate(wanted)? {
+            record = self.record_at(at, wanted)?;
+        }
+        let why = match record {
             Ok(record) if fits(&record, &announced) => {
+                self.source.passed(wanted, length);
                 self.at += length;
                 return Ok(if announced.state {
                     Step::State {
@@ -171,26 +182,27 @@ impl Scan {
             Ok(record) if self.is_next_mark(&record) => {
                 self.announced.clear();
                 self.in_batch = false;
-                return Ok(Step::BatchEnd { at });
+                return Ok(Step::BatchEnd { at, whole: false });
             }
             Ok(record) if record.kind == KIND_FOOTER => {
                 self.announced.clear();
                 self.in_batch = false;
-                return Ok(Step::BatchEnd { at });
+                return Ok(Step::BatchEnd { at, whole: false });
             }
             Ok(_) => "another record than its mark announces".to_owned(),
             Err(why) => why,
         };
-        if at >= self.end && self.extent != Extent::Last {
+        if at >= self.source.end && self.extent != Extent::Last {
             // Cut short by recovery, then sealed.
             self.announced.clear();
             self.in_batch = false;
-            return Ok(Step::BatchEnd { at });
+            return Ok(Step::BatchEnd { at, whole: false });
         }
         if self.extent == Extent::Last && self.find_next_mark(at)?.is_none() {
             self.announced.clear();
             return self.cut_off(at);
         }
+        self.source.passed(wanted, length);
         self.at = at.saturating_add(length);
         if self.next_mark.flatten().is_some_and(|mark| self.at > mark) {
             self.at = self.next_mark.flatten().unwrap_or(self.at);
@@ -214,13 +226,15 @@ impl Scan {
 
     fn mark_or_end(&mut self) -> io::Result<Step> {
         let at = self.at;
-        if at >= self.end {
+        if at >= self.source.end {
             return Ok(Step::End(match self.extent {
                 Extent::Sealed { footer_at } => End::Footer { at: footer_at },
-                Extent::SealedUnknown | Extent::Last => End::Clean { at: at.min(self.end) },
+                Extent::SealedUnknown | Extent::Last => End::Clean {
+                    at: at.min(self.source.end),
+                },
             }));
         }
-        let why = match self.record_at(at)? {
+        let why = match self.record_at(at, Wanted::Mark)? {
             Ok(record) if self.is_next_mark(&record) => match Mark::decode(&record, &self.store) {
                 Some(mark) => return Ok(self.begin(at, mark, &record)),
                 None => "not a mark of this store".to_owned(),
@@ -229,16 +243,24 @@ impl Scan {
             Ok(_) => "no mark where a batch should begin".to_owned(),
             Err(why) => why,
         };
+        // The reserved space of the last segment, most times: no mark is looked for in there.
+        if self.extent == Extent::Last && self.source.zeroes_from(at)? {
+            return Ok(Step::End(End::Clean { at }));
+        }
         match self.find_next_mark(at)? {
             Some(mark) => {
                 self.at = mark;
                 Ok(Step::Lost { at, to: mark, why })
             }
             None if self.extent == Extent::Last => self.cut_off(at),
-            None if self.zeroes_from(at)? => Ok(Step::End(End::Clean { at })),
+            None if self.source.zeroes_from(at)? => Ok(Step::End(End::Clean { at })),
             None => {
-                self.at = self.end;
-                Ok(Step::Lost { at, to: self.end, why })
+                self.at = self.source.end;
+                Ok(Step::Lost {
+                    at,
+                    to: self.source.end,
+                    why,
+                })
             }
         }
     }
@@ -246,7 +268,7 @@ impl Scan {
     /// The end of the last segment: reserved space, or a torn batch.
     fn cut_off(&mut self, at: u32) -> io::Result<Step> {
         Ok(Step::End(
-            if self.zeroes_from(at)? && self.announced.is_empty() && !self.in_batch {
+            if self.source.zeroes_from(at)? && self.announced.is_empty() && !self.in_batch {
                 End::Clean { at }
             } else {
                 End::Torn { at }
@@ -291,47 +313,25 @@ impl Scan {
         record.kind == KIND_MARK && record.offset.get() > self.batch && record.payload.starts_with(&self.store.0)
     }
 
-    /// The record at a place, or why there is none.
-    fn record_at(&mut self, at: u32) -> io::Result<Result<Record, String>> {
-        let header = self.bytes_at(at, record::HEADER_BYTES)?;
+    /// The record that was written at a place, or why there is none.
+    fn record_at(&mut self, at: u32, wanted: Wanted) -> io::Result<Result<Record, String>> {
+        let Some(header) = self.source.record(at, wanted, record::HEADER_BYTES)? else {
+            return Ok(Err("no record begins here".into()));
+        };
         let (length, _) = match record::peek(&header, OWN_PAYLOAD_BYTES_MAX) {
             Ok(peeked) => peeked,
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let left = self.end.saturating_sub(at) as usize;
+        let left = self.source.end.saturating_sub(at) as usize;
         if record::HEADER_BYTES + length > left || (header[8] == KIND_ENTRY && length > record::PAYLOAD_BYTES_MAX) {
             return Ok(Err("record header malformed".into()));
         }
-        let bytes = self.bytes_at(at, record::HEADER_BYTES + length)?;
+        let Some(bytes) = self.source.record(at, wanted, record::HEADER_BYTES + length)? else {
+            return Ok(Err("no record begins here".into()));
+        };
         Ok(Record::decode(&bytes, OWN_PAYLOAD_BYTES_MAX)
             .map(|(record, _)| record)
             .map_err(|error| error.to_string()))
-    }
-
-    /// Reads up to `length` bytes at a place; fewer at the end.
-    fn bytes_at(&mut self, at: u32, length: usize) -> io::Result<Bytes> {
-        let length = length.min(self.end.saturating_sub(at) as usize);
-        let start = at.wrapping_sub(self.window_at) as usize;
-        if at < self.window_at || start + length > self.window.len() {
-            let wanted = length.max(WINDOW_BYTES).min(self.end.saturating_sub(at) as usize);
-            let mut buffer = vec![0; wanted];
-            self.segment.file.read_exact_at(&mut buffer, u64::from(at))?;
-            self.window = buffer.into();
-            self.window_at = at;
-            return Ok(self.window.slice(..length));
-        }
-        Ok(self.window.slice(start..start + length))
-    }
-
-    fn zeroes_from(&mut self, mut at: u32) -> io::Result<bool> {
-        while at < self.end {
-            let bytes = self.bytes_at(at, WINDOW_BYTES)?;
-            if bytes.iter().any(|byte| *byte != 0) {
-                return Ok(false);
-            }
-            at += bytes.len() as u32;
-        }
-        Ok(true)
     }
 
     /// Returns the position of the next mark of a later batch, at or after a damaged place.
@@ -341,31 +341,17 @@ impl Scan {
         {
             return Ok(known);
         }
-        let needle = self.store.0;
-        let mut at = from;
         let mut found = None;
-        'search: while at < self.end {
-            let bytes = self.bytes_at(at, WINDOW_BYTES)?;
-            let mut start = 0;
-            while let Some(hit) = find(bytes.get(start..).unwrap_or_default(), &needle) {
-                let place = start + hit;
-                // The store's id is the first thing in a mark's payload.
-                let candidate = (at + place as u32).checked_sub(record::HEADER_BYTES as u32);
-                if let Some(candidate) = candidate.filter(|candidate| *candidate >= from)
-                    && let Ok(record) = self.record_at(candidate)?
-                    && self.is_next_mark(&record)
-                    && Mark::decode(&record, &self.store).is_some()
-                {
-                    found = Some(candidate);
-                    break 'search;
-                }
-                start = place + 1;
-            }
-            if bytes.len() <= needle.len() {
+        let mut next = from;
+        while let Some(candidate) = self.source.next_candidate(next, &self.store.0)? {
+            if let Ok(record) = self.record_at(candidate, Wanted::Mark)?
+                && self.is_next_mark(&record)
+                && Mark::decode(&record, &self.store).is_some()
+            {
+                found = Some(candidate);
                 break;
             }
-            // Windows overlap by the length of the searched bytes.
-            at += (bytes.len() - needle.len()) as u32;
+            next = candidate.saturating_add(1);
         }
         self.next_mark = Some(found);
         Ok(found)
@@ -377,17 +363,4 @@ fn fits(record: &Record, announced: &Announced) -> bool {
     record.kind == kind
         && record.payload.len() == announced.length as usize
         && (announced.state || record.offset == announced.offset)
-}
-
-fn find(bytes: &[u8], needle: &[u8; 16]) -> Option<usize> {
-    let mut from = 0;
-    // Looking for the first byte alone is what the compiler makes fast.
-    while let Some(hit) = bytes.get(from..)?.iter().position(|byte| *byte == needle[0]) {
-        let place = from + hit;
-        if bytes.get(place..place + needle.len()) == Some(needle) {
-            return Some(place);
-        }
-        from = place + 1;
-    }
-    None
 }

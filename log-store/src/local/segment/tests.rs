@@ -10,7 +10,7 @@ use super::{
 use bytes::BytesMut;
 use skytale_proto::record::{self, KIND_ENTRY};
 use skytale_proto::{ChannelId, LogId, Offset};
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,11 +34,7 @@ fn space(dir: &Path) -> Space {
 impl Written {
     fn new(batches: &[u64]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let header = SegmentHeader {
-            sequence: 1,
-            store: STORE,
-            created_ms: 0,
-        };
+        let header = SegmentHeader::new(1, STORE, 0);
         let mut segment = OpenSegment::create(dir.path(), &header, 4_096, &space(dir.path())).expect("a segment");
         let (mut ends, mut entries, mut next) = (Vec::new(), Vec::new(), Offset::FIRST);
         for (number, count) in (1..).zip(batches) {
@@ -98,11 +94,7 @@ struct Seen {
 }
 
 fn scan(path: &Path, extent: Extent) -> Seen {
-    let segment = Arc::new(SegmentFile {
-        sequence: 1,
-        path: path.to_owned(),
-        file: OpenOptions::new().read(true).open(path).expect("opens"),
-    });
+    let segment = Arc::new(SegmentFile::open(path.to_owned(), 1, &STORE).expect("opens"));
     let mut scan = Scan::new(segment, STORE, extent, 0, 0).expect("a scan");
     let (mut whole, mut damaged, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     loop {
@@ -206,9 +198,9 @@ fn a_segment_sealed_after_a_cut_is_whole() {
     let written = Written::new(&[2, 3]);
     let cut = written.entries[3];
     written.change(|bytes| bytes.truncate(cut as usize));
-    let footer = FooterBuilder::default();
+    let (footer, header) = (FooterBuilder::default(), SegmentHeader::new(1, STORE, 0));
     let mut segment =
-        OpenSegment::resume(written.path(), 1, cut, footer, true, 4_096, &space(Path::new("/"))).expect("resumed");
+        OpenSegment::resume(written.path(), header, cut, footer, true, 4_096, &space(Path::new("/"))).expect("resumed");
     let mark = Mark {
         number: 3,
         ..Mark::default()
@@ -220,7 +212,7 @@ fn a_segment_sealed_after_a_cut_is_whole() {
         let extent = if sealed {
             let (trailer, _) = OpenSegment::resume(
                 written.path(),
-                1,
+                header,
                 cut + encoded.len() as u32,
                 FooterBuilder::default(),
                 false,

@@ -37,6 +37,8 @@ fn config(dir: &Path) -> LocalConfig {
         },
         cache_bytes: 64 * 1024,
         states_max: 8,
+        // Segments are rewritten all the time.
+        regroup_bytes_per_second: u64::MAX,
         ..LocalConfig::new(dir)
     }
 }
@@ -59,6 +61,7 @@ fn child() {
             let acked = std::fs::read_to_string(acked).expect("read");
             let found = runtime.block_on(check(Path::new(&dir), &Acked::parse(&acked)));
             println!("\n{} acknowledged, {} lost", found.acknowledged, found.lost.len());
+            println!("{} segments regrouped", grouped(Path::new(&dir)));
             assert!(
                 found.lost.is_empty(),
                 "lost: {:?}",
@@ -143,6 +146,12 @@ impl Acked {
             assert_eq!(twice, None, "one offset was acknowledged twice");
         }
     }
+}
+
+/// Segments that are regrouped: their headers say so.
+fn grouped(dir: &Path) -> usize {
+    let is_grouped = |path: &std::path::PathBuf| std::fs::read(path).expect("read").get(20) == Some(&1);
+    segments(dir).iter().filter(|path| is_grouped(path)).count()
 }
 
 struct Found {
@@ -247,4 +256,5 @@ async fn a_killed_process_loses_nothing_acknowledged() {
         assert!(found.lost.is_empty(), "kill {kill}: lost {:?}", found.lost);
         assert!(found.acknowledged > 0);
     }
+    assert!(grouped(dir.path()) > 0, "it was not killed while it regrouped");
 }

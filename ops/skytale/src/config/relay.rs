@@ -80,6 +80,8 @@ pub(crate) struct Store {
     pub index_cache_bytes: u64,
     /// Below this much free space, in bytes, no appends are taken; an eighth of the disk at most.
     pub free_bytes_min: u64,
+    /// Bytes a second that are read and written to regroup segments by log; 0 is never.
+    pub regroup_bytes_per_second: u64,
 }
 
 impl Default for Relay {
@@ -123,6 +125,7 @@ impl Default for Store {
             cache_bytes: store.cache_bytes,
             index_cache_bytes: store.index_cache_bytes,
             free_bytes_min: store.free_bytes_min,
+            regroup_bytes_per_second: store.regroup_bytes_per_second,
         }
     }
 }
@@ -240,6 +243,7 @@ impl Loaded {
             cache_bytes: relay.store.cache_bytes,
             index_cache_bytes: relay.store.index_cache_bytes,
             free_bytes_min: relay.store.free_bytes_min,
+            regroup_bytes_per_second: relay.store.regroup_bytes_per_second,
             retention: Retention {
                 age,
                 bytes: above_zero(relay.retention_bytes),
