@@ -19,18 +19,8 @@ pub struct Channel {
 impl Channel {
     /// Appends the Create of a new channel, and a commit that adds `members`, if there are any.
     pub async fn create(store: &dyn LogStore, author: AgentId, members: &[AgentId]) -> anyhow::Result<Self> {
-        let log = ChannelId::generate().log();
-        let mut channel = Self {
-            log,
-            author,
-            parent: Offset::ZERO,
-        };
-        let create = Detail::Create {
-            mode: ChannelMode::Mls,
-            account: None,
-            policy: None,
-        };
-        channel.parent = append(store, channel.frame(create, Bytes::from_static(b"create"))?).await?;
+        let (mut channel, create) = Self::begin(author)?;
+        channel.parent = append(store, create).await?;
         if !members.is_empty() {
             let commit = Detail::Commit {
                 adds: members.to_vec(),
@@ -42,6 +32,22 @@ impl Channel {
             channel.parent = append(store, channel.frame(commit, Bytes::from_static(b"commit"))?).await?;
         }
         Ok(channel)
+    }
+
+    /// A new channel and its Create, which is to be appended: its offset is the channel's parent.
+    pub fn begin(author: AgentId) -> anyhow::Result<(Self, Frame)> {
+        let channel = Self {
+            log: ChannelId::generate().log(),
+            author,
+            parent: Offset::ZERO,
+        };
+        let create = Detail::Create {
+            mode: ChannelMode::Mls,
+            account: None,
+            policy: None,
+        };
+        let create = channel.frame(create, Bytes::from_static(b"create"))?;
+        Ok((channel, create))
     }
 
     /// A message whose encoded frame is `frame_bytes` long, or a few bytes more where that leaves no room for a body.

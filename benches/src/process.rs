@@ -49,7 +49,23 @@ impl Process {
         Ok(ticks(self.stat(14)? + self.stat(15)?))
     }
 
-    /// The same with all its children, those that it has waited for included.
+    /// How many times a thread of it that still runs gave its processor up to wait for something.
+    pub fn waits(&self) -> anyhow::Result<u64> {
+        let mut sum = 0;
+        for task in fs::read_dir(self.proc.join("task"))? {
+            // A thread that has just ended waits no more.
+            let Ok(status) = fs::read_to_string(task?.path().join("status")) else {
+                continue;
+            };
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            sum += line.context("a thread's switches")?.trim().parse::<u64>()?;
+        }
+        Ok(sum)
+    }
+
+    /// Processor time with that of all its children, those that it has waited for included.
     pub fn cpu_with_children(&self) -> anyhow::Result<Duration> {
         let mut sum = self.cpu()? + ticks(self.stat(16)? + self.stat(17)?);
         let own = self.stat(1)?;
@@ -107,6 +123,15 @@ impl Process {
     pub fn forget_peak(&self) -> anyhow::Result<()> {
         Ok(fs::write(self.proc.join("clear_refs"), "5")?)
     }
+}
+
+/// UDP datagrams that this system has received so far. Those that were received as one count as one.
+pub fn datagrams() -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/proc/net/snmp")?;
+    // The first of the two lines names the values of the second.
+    let values = text.lines().filter_map(|line| line.strip_prefix("Udp: ")).nth(1);
+    let received = values.and_then(|values| values.split(' ').next());
+    Ok(received.context("the figures of UDP")?.parse()?)
 }
 
 fn ticks(count: u64) -> Duration {

@@ -16,6 +16,7 @@ use redis::streams::{StreamId, StreamReadReply};
 use redis::{AsyncConnectionConfig, Client, Cmd, RedisResult};
 use skytale_load::target::{Appended, Failed, Session, Target};
 use skytale_proto::{AccountId, AgentId, Frame, LogId, Offset, Region};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -32,6 +33,7 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 pub struct Redis {
     server: Server,
     client: Client,
+    address: SocketAddr,
 }
 
 impl Redis {
@@ -62,7 +64,17 @@ impl Redis {
             redis::cmd("PING").query_async::<String>(&mut connection).await
         };
         server.reach(ping).await?;
-        Ok(Self { server, client })
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Ok(Self {
+            server,
+            client,
+            address,
+        })
+    }
+
+    /// Returns its address.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Its server.

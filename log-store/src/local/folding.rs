@@ -1,27 +1,30 @@
 //! The first half of the writer: frames are folded, in the order of the queue, into the batch that is next to be written.
 //!
-//! While one batch is being synced the next one grows here, so that folding costs no time of its own. Entries that are
-//! folded and not durable yet are invisible to everybody else.
+//! The writer folds what it finds when it has written a batch. While it writes, the folding thread folds if much waits:
+//! see [`super::intake`]. Entries that are folded and not durable yet are invisible to everybody else.
 
 use super::batch::Batch;
 use super::builder::{BatchBuilder, Laid};
+use super::command::{Asked, Command, Outcome, Retired, Teller};
 use super::config::LocalConfig;
+use super::folder::Role;
+use super::intake::{Bell, Intake, TAKEN_AT_ONCE};
 use super::known::Known;
 use super::position::ShardPosition;
 use super::replica::{Answer, Follow, Followed};
 use super::shared::{Shared, StopOnPanic};
 use super::working::WorkingSet;
-use crate::{Accepted, AppendError, Lent, StoreError};
+use crate::{AppendError, StoreError};
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use skytale_proto::{Frame, LogId, Offset};
+use skytale_proto::{Frame, LogId};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
-/// Commands folded before the batch may be taken for writing, at most.
-const FOLDED_AT_ONCE: usize = 64;
+/// Commands that wait in the queue while the writer writes, from which on the folding thread folds them.
+pub(crate) const HELP_FROM: usize = TAKEN_AT_ONCE;
 /// Those who were just answered are about to append again, and one sync for all of them is better than one for the first
 /// and another for the rest: so a batch waits while it still grows within steps of this length.
 const GATHER_STEP: Duration = Duration::from_micros(60);
@@ -31,73 +34,6 @@ const GATHER_MAX: Duration = Duration::from_micros(900);
 /// nearly as long to come as a sync takes, two batches that take turns, one folded while the other is synced, are
 /// faster than one.
 const GATHER_PER_SYNC: f64 = 0.3;
-
-/// Request to the writer.
-pub(crate) enum Command {
-    /// Append a frame, unless one of its log was refused for lack of room since it was asked for.
-    Append { frame: Frame, asked: Asked, answer: Teller },
-    /// Give up entries of logs. Answered with the number of the batch that says so.
-    Retire {
-        logs: Vec<Retired>,
-        answer: oneshot::Sender<Result<u64, StoreError>>,
-    },
-    /// Seal the open segment, if it holds an entry from before this time. Answered with whether it did.
-    Seal {
-        before_ms: u64,
-        answer: oneshot::Sender<Result<bool, StoreError>>,
-    },
-    /// Fold messages of a stream.
-    Follow { follow: Follow, answer: Answer },
-    /// Take in states of logs that are not here.
-    Install {
-        states: Vec<Known>,
-        position: ShardPosition,
-        answer: Answer,
-    },
-    /// There may be room again for waiting messages.
-    Resume,
-    /// Take nothing more.
-    Close,
-}
-
-/// The caller of an append.
-#[derive(Clone, Copy)]
-pub(crate) enum Asked {
-    /// An author, at this time: [`super::space::Space::asked`].
-    Author(u64),
-    /// The store itself: a Welcome that is owed, before all others.
-    Store,
-}
-
-/// A log whose oldest entries are given up.
-#[derive(Clone, Copy)]
-pub(crate) struct Retired {
-    pub(crate) log: LogId,
-    /// The last offset given up; `None` where only the state is to be written.
-    pub(crate) up_to: Option<Offset>,
-    /// Write the log's state into the sequence.
-    pub(crate) with_state: bool,
-}
-
-/// An author's answer.
-pub(crate) type Outcome = Result<Accepted, AppendError>;
-
-/// Tells an author, and gives back what the append was lent.
-pub(crate) struct Teller {
-    answer: oneshot::Sender<Outcome>,
-    _lent: Option<Lent>,
-}
-
-impl Teller {
-    pub(crate) const fn new(answer: oneshot::Sender<Outcome>, lent: Option<Lent>) -> Self {
-        Self { answer, _lent: lent }
-    }
-
-    pub(crate) fn tell(self, outcome: Outcome) {
-        // A caller that no longer waits has left the entry in the log all the same.
-        let _ = self.answer.send(outcome);
-    }
-}
 
 /// Callers that wait for a batch, and their answers when it is durable.
 #[derive(Default)]
@@ -151,6 +87,8 @@ struct Folding {
     time_ms: u64,
     /// Frames answered by the batch before.
     before: usize,
+    /// The writer waits for something to write.
+    writer_waits: bool,
     /// The batch has its time.
     timed: bool,
     /// No more commands come.
@@ -160,16 +98,33 @@ struct Folding {
 }
 
 /// Stage between the thread that folds and the one that writes.
+///
+/// Locked in this order: `intake`, `folding`.
 pub(crate) struct Stage {
     shared: Arc<Shared>,
+    intake: Mutex<Intake>,
     folding: Mutex<Folding>,
+    /// The batch has room again.
     moved: Condvar,
+    /// Wakes the writer.
+    writer: Arc<Bell>,
+    /// Wakes the folding thread.
+    help: Arc<Bell>,
 }
 
 impl Stage {
-    pub(crate) fn new(shared: Arc<Shared>, next_batch: u64, time_ms: u64) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, queue: Receiver<Command>, next_batch: u64, time_ms: u64) -> Self {
+        let (writer, help) = (Arc::<Bell>::default(), Arc::<Bell>::default());
+        // A replica's commands are large, and keep a thread of their own busy.
+        let rung = match shared.role {
+            Role::Alone => writer.clone(),
+            Role::Replica => help.clone(),
+        };
         Self {
             shared,
+            intake: Mutex::new(Intake::new(queue, rung)),
+            writer,
+            help,
             folding: Mutex::new(Folding {
                 set: WorkingSet::new(),
                 builder: BatchBuilder::new(next_batch),
@@ -179,6 +134,7 @@ impl Stage {
                 rolled_back: 0,
                 time_ms,
                 before: 0,
+                writer_waits: false,
                 timed: false,
                 ended: false,
                 abandoned: false,
@@ -187,48 +143,105 @@ impl Stage {
         }
     }
 
-    /// Folds frames from the queue until it is closed and empty.
-    pub(crate) fn fold_all(&self, mut queue: Receiver<Command>) {
+    /// What wakes the folding thread: for those who find [`HELP_FROM`] commands in the queue.
+    pub(crate) fn help(&self) -> Arc<Bell> {
+        self.help.clone()
+    }
+
+    /// Folds commands whenever it is asked for help, until the queue is closed and empty.
+    pub(crate) fn fold_all(&self) {
         let _ended = EndOnDrop(self);
         let _guard = StopOnPanic {
             shared: &self.shared,
             thread: "folds frames",
         };
-        let mut commands = Vec::with_capacity(FOLDED_AT_ONCE);
-        while queue.blocking_recv_many(&mut commands, FOLDED_AT_ONCE) > 0 {
-            let mut folding = self.folding.lock();
-            for command in commands.drain(..) {
-                match command {
-                    Command::Append { frame, asked, answer } => {
-                        self.wait_for_room(&mut folding);
-                        folding.append(&self.shared, &frame, asked, answer);
-                    }
-                    Command::Retire { logs, answer } => self.retire(&mut folding, &logs, answer),
-                    Command::Seal { before_ms, answer } => {
-                        // Callers learn from the answer's end that the store ended.
-                        if !folding.abandoned {
-                            folding.answers.seals.push((answer, before_ms));
-                        }
-                    }
-                    Command::Follow { follow, answer } => {
-                        folding.waiting.push_back((follow, answer));
-                        self.follow(&mut folding);
-                    }
-                    Command::Resume => self.follow(&mut folding),
-                    Command::Install {
-                        states,
-                        position,
-                        answer,
-                    } => {
-                        self.wait_for_room(&mut folding);
-                        folding.install(&self.shared, states, position, answer);
-                    }
-                    Command::Close => queue.close(),
-                }
+        loop {
+            let mut intake = self.intake.lock();
+            while self.fold_some(&mut intake) {}
+            if intake.is_over() {
+                return;
             }
-            self.moved.notify_all();
-            // The writer may be waiting for the lock, and comes first.
-            MutexGuard::unlock_fair(folding);
+            drop(intake);
+            self.help.wait();
+        }
+    }
+
+    /// Folds some commands; false where there were none.
+    fn fold_some(&self, intake: &mut Intake) -> bool {
+        if intake.peek().is_none() {
+            return false;
+        }
+        let mut folding = self.folding.lock();
+        for _ in 0..TAKEN_AT_ONCE {
+            let Some(command) = intake.next() else { break };
+            match command {
+                Command::Append { frame, asked, answer } => {
+                    self.wait_for_room(&mut folding);
+                    folding.append(&self.shared, &frame, asked, answer);
+                }
+                Command::Retire { logs, answer } => self.retire(&mut folding, &logs, answer),
+                Command::Seal { before_ms, answer } => {
+                    // Callers learn from the answer's end that the store ended.
+                    if !folding.abandoned {
+                        folding.answers.seals.push((answer, before_ms));
+                    }
+                }
+                Command::Follow { follow, answer } => {
+                    folding.waiting.push_back((follow, answer));
+                    self.follow(&mut folding);
+                }
+                Command::Resume => self.follow(&mut folding),
+                Command::Install {
+                    states,
+                    position,
+                    answer,
+                } => {
+                    self.wait_for_room(&mut folding);
+                    folding.install(&self.shared, states, position, answer);
+                }
+                Command::Close => intake.close(),
+            }
+        }
+        self.tell_writer(&folding);
+        // The writer may be waiting for the lock, and comes first.
+        MutexGuard::unlock_fair(folding);
+        true
+    }
+
+    /// Folds the appends that wait, unless the other thread is about it, and as long as the batch has room. All other
+    /// commands are for that thread, which may have to wait for a batch to be written.
+    fn fold_here(&self) {
+        if self.shared.role != Role::Alone {
+            return;
+        }
+        let Some(mut intake) = self.intake.try_lock() else {
+            return;
+        };
+        let mut folding = self.folding.lock();
+        // Those that come meanwhile are for the next batch.
+        for _ in 0..=intake.len() {
+            if !folding.has_room(&self.shared.config) {
+                break;
+            }
+            match intake.peek() {
+                Some(Command::Append { .. }) => {}
+                Some(_) => return self.help.ring(),
+                None => break,
+            }
+            if let Some(Command::Append { frame, asked, answer }) = intake.next() {
+                folding.append(&self.shared, &frame, asked, answer);
+            }
+        }
+        if intake.is_over() {
+            // It ends, and says so.
+            self.help.ring();
+        }
+    }
+
+    /// Rings for the writer where it waits, and there is something to write.
+    fn tell_writer(&self, folding: &Folding) {
+        if folding.writer_waits && !folding.is_idle() {
+            self.writer.ring();
         }
     }
 
@@ -268,7 +281,7 @@ impl Stage {
     /// Waits until the batch may grow.
     fn wait_for_room(&self, folding: &mut MutexGuard<'_, Folding>) {
         while !folding.abandoned && !folding.has_room(&self.shared.config) {
-            self.moved.notify_all();
+            self.tell_writer(folding);
             self.moved.wait(folding);
         }
     }
@@ -276,18 +289,25 @@ impl Stage {
     /// Takes the batch that is next to be written; `None` once none will come. `durable` is the batch before, if it was
     /// written; `sync` is how long writing and syncing take.
     pub(crate) fn take(&self, durable: Option<&Arc<Batch>>, sync: Duration) -> Option<(Laid, Answers)> {
-        let mut folding = self.folding.lock();
         if let Some(batch) = durable {
+            let mut folding = self.folding.lock();
             folding.set.durable(batch, self.shared.progress.last());
         }
+        self.fold_here();
+        let mut folding = self.folding.lock();
         let there = folding.answers.appends.len();
         while folding.is_idle() {
             if folding.ended {
                 return None;
             }
-            self.moved.wait(&mut folding);
+            folding.writer_waits = true;
+            drop(folding);
+            self.writer.wait();
+            self.fold_here();
+            folding = self.folding.lock();
         }
-        self.gather(&mut folding, there, GATHER_MAX.min(sync.mul_f64(GATHER_PER_SYNC)));
+        folding.writer_waits = false;
+        let mut folding = self.gather(folding, there, GATHER_MAX.min(sync.mul_f64(GATHER_PER_SYNC)));
         folding.before = folding.answers.appends.len();
         folding.timed = false;
         let taken = folding.lay(&self.shared, false);
@@ -297,22 +317,31 @@ impl Stage {
 
     /// Waits for those who were just answered: see [`GATHER_STEP`]. `there` are the frames of others, which came while
     /// the batch before was written. Where one author appends one frame at a time, nobody is left to wait for.
-    fn gather(&self, folding: &mut MutexGuard<'_, Folding>, there: usize, longest: Duration) {
+    fn gather<'a>(
+        &'a self,
+        mut folding: MutexGuard<'a, Folding>,
+        there: usize,
+        longest: Duration,
+    ) -> MutexGuard<'a, Folding> {
         let mut frames = folding.answers.appends.len();
         let enough = there + folding.before - folding.before / 4;
         let until = Instant::now() + longest;
         while frames < enough && !folding.ended && folding.has_room(&self.shared.config) {
-            let step = Instant::now() + GATHER_STEP;
-            if step > until {
-                return;
+            if Instant::now() + GATHER_STEP > until {
+                break;
             }
-            while !self.moved.wait_until(folding, step).timed_out() && folding.answers.appends.len() < enough {}
+            drop(folding);
+            // Nothing wakes it: what comes meanwhile is folded at once.
+            std::thread::sleep(GATHER_STEP);
+            self.fold_here();
+            folding = self.folding.lock();
             let grown = folding.answers.appends.len();
             if grown == frames {
-                return;
+                break;
             }
             frames = grown;
         }
+        folding
     }
 
     /// The last batch: it has no entries, and says that all before is durable. With all states that the index lacks.
@@ -379,6 +408,17 @@ impl Stage {
         folding.answers = Answers::default();
         folding.waiting.clear();
         self.moved.notify_all();
+        drop(folding);
+        self.let_go(&self.help);
+        self.help.ring();
+    }
+
+    /// Takes no more commands, and lets the callers of those in the queue go. One that is on its way rings this bell.
+    fn let_go(&self, bell: &Arc<Bell>) {
+        let mut intake = self.intake.lock();
+        intake.close();
+        intake.rings(bell.clone());
+        while intake.next().is_some() {}
     }
 }
 
@@ -387,8 +427,11 @@ struct EndOnDrop<'a>(&'a Stage);
 
 impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.let_go(&self.0.writer);
+        }
         self.0.folding.lock().ended = true;
-        self.0.moved.notify_all();
+        self.0.writer.ring();
     }
 }
 

@@ -16,12 +16,14 @@
 mod batch;
 mod builder;
 mod clock;
+mod command;
 mod config;
 mod error;
 mod faults;
 pub(crate) mod folder;
 mod folding;
 mod index;
+mod intake;
 pub(crate) mod known;
 mod metrics;
 pub(crate) mod position;
@@ -53,11 +55,13 @@ use crate::{
 };
 use bytes::Bytes;
 use clock::StoreClock;
+use command::{Asked, Command, Teller};
 use folder::Role;
-use folding::{Asked, Command, Stage, Teller};
+use folding::{HELP_FROM, Stage};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use index::Indexer;
+use intake::Bell;
 use recover::{Recovered, recover};
 use regroup::{RegroupThread, Regrouper};
 use retention::{Keeper, KeeperThread};
@@ -79,6 +83,8 @@ pub struct LocalStore {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Command>,
     room: Arc<Semaphore>,
+    /// Wakes the folding thread.
+    help: Arc<Bell>,
     keeper: Arc<Keeper>,
     keeper_thread: Arc<KeeperThread>,
     regrouper: Arc<Regrouper>,
@@ -137,11 +143,17 @@ impl LocalStore {
         let room = Arc::new(Semaphore::new(shared.config.queue_bytes_max));
         shared.progress.indexed(beginning.next_batch - 1, 0);
         let indexer = Indexer::start(shared.clone()).map_err(thread)?;
-        let stage = Arc::new(Stage::new(shared.clone(), beginning.next_batch, beginning.time_ms));
+        let stage = Arc::new(Stage::new(
+            shared.clone(),
+            receiver,
+            beginning.next_batch,
+            beginning.time_ms,
+        ));
+        let help = stage.help();
         let writer = Writer::new(shared.clone(), stage.clone(), room.clone(), indexer, beginning);
         let folding = std::thread::Builder::new()
             .name("skytale-fold".into())
-            .spawn(move || stage.fold_all(receiver))
+            .spawn(move || stage.fold_all())
             .map_err(thread)?;
         let writer = std::thread::Builder::new()
             .name("skytale-writer".into())
@@ -157,6 +169,7 @@ impl LocalStore {
             shared,
             queue,
             room,
+            help,
             keeper,
             keeper_thread,
             regrouper,
@@ -184,6 +197,7 @@ impl LocalStore {
         }
         self.shared.space.owes(true);
         let (shared, room, queue) = (self.shared.clone(), self.room.clone(), self.queue.downgrade());
+        let help = self.help.clone();
         // Ends with the store, whose queue it does not keep open.
         tokio::spawn(async move {
             loop {
@@ -193,6 +207,7 @@ impl LocalStore {
                     shared: &shared,
                     queue: &queue,
                     room: &room,
+                    help: &help,
                 };
                 match appends.settle(&mut owed).await {
                     Ok(false) => {}
@@ -253,6 +268,7 @@ impl LocalStore {
             shared: &self.shared,
             queue: &self.queue,
             room: &self.room,
+            help: &self.help,
         }
     }
 
@@ -288,6 +304,7 @@ struct Appends<'a> {
     shared: &'a Arc<Shared>,
     queue: &'a mpsc::Sender<Command>,
     room: &'a Semaphore,
+    help: &'a Bell,
 }
 
 impl Appends<'_> {
@@ -307,6 +324,9 @@ impl Appends<'_> {
         let (answer, pending) = PendingAppend::new();
         let answer = Teller::new(answer, lent);
         place.send(Command::Append { frame, asked, answer });
+        if self.queue.max_capacity() - self.queue.capacity() >= HELP_FROM {
+            self.help.ring();
+        }
         Ok(pending)
     }
 

@@ -14,10 +14,10 @@
 //! messages wait until there is room. The folder's format says that it is a replica; it may be deleted, and made again
 //! from the streams.
 
+use super::command::Command;
 use super::config::LocalConfig;
 use super::error::OpenError;
 use super::folder::Role;
-use super::folding::Command;
 use super::known::Known;
 use super::position::ShardPosition;
 use super::shared::Shared;

@@ -5,9 +5,9 @@
 //! that a leap of the machine's does not move ([`super::clock`]).
 
 use super::clock::StoreClock;
+use super::command::{Command, Retired};
 use super::error::{OpenError, store_io};
 use super::folder::Role;
-use super::folding::{Command, Retired};
 use super::index::Seen;
 use super::segment::{Extent, Footer, FooterBuilder, Scan, SegmentFile, SegmentInfo, Step};
 use super::shared::Shared;

@@ -16,6 +16,7 @@ use super::position::{MarkPositions, Positions};
 use super::segment::{OpenSegment, SegmentHeader, SegmentInfo, WriteError};
 use super::shared::{Shared, StopOnPanic};
 use crate::{AppendError, StoreError};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -83,6 +84,8 @@ impl Writer {
         let (stage, shared) = (self.stage.clone(), self.shared.clone());
         let room = self.room.clone();
         let _abandon = AbandonOnDrop(&stage, &room);
+        // Its waits are of some 60 µs; the system would add as much. Where it does not let us, they are longer.
+        let _ = rustix::thread::set_current_timer_slack(Some(NonZeroU64::MIN));
         let _guard = StopOnPanic {
             shared: &shared,
             thread: "writes",

@@ -32,6 +32,19 @@ async fn pings_are_answered_and_sent() {
     }
 }
 
+/// Without that, an agent that appends one frame after another sends and gets an acknowledgement in a packet of its own for
+/// every second one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_is_asked_for_few_acknowledgements_once() {
+    let fixture = Fixture::new().await;
+    let (_, mut client) = fixture.agent().await;
+    client.ping(1).await.expect("sent");
+    let Event::Pong(_) = client.event().await.expect("an event") else {
+        panic!("a pong")
+    };
+    assert_eq!(client.connection.stats().frame_rx.ack_frequency, 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_agent_loses_its_session() {
     let mut config = config();

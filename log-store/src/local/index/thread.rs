@@ -17,6 +17,8 @@ const ROUND_ENTRIES_MAX: usize = 16_384;
 /// Time for which a round gathers. A log's entries of one round are one row: more of them at once cost hardly more.
 /// Nobody waits: entries that the index does not have yet are in memory.
 const ROUND_GATHERS: Duration = Duration::from_millis(50);
+/// Meanwhile the thread looks for batches at these times alone: waking it for each of them would cost more than its work.
+const GATHER_STEP: Duration = Duration::from_millis(5);
 
 /// Number of attempts on an index that cannot be built in memory.
 const REBUILD_ATTEMPTS: u32 = 5;
@@ -113,12 +115,18 @@ impl Keeping<'_> {
         round.batch(&first);
         drop(first);
         let until = Instant::now() + ROUND_GATHERS;
-        while round.len() < ROUND_ENTRIES_MAX
-            && round.bytes() < shared.config.index_lag_bytes_max / 4
-            && let Ok(batch) = batches.recv_timeout(until.saturating_duration_since(Instant::now()))
-        {
-            last = batch.number;
-            round.batch(&batch);
+        while round.len() < ROUND_ENTRIES_MAX && round.bytes() < shared.config.index_lag_bytes_max / 4 {
+            match batches.try_recv() {
+                Ok(batch) => {
+                    last = batch.number;
+                    round.batch(&batch);
+                }
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => match until.checked_duration_since(Instant::now()) {
+                    Some(left) => std::thread::sleep(left.min(GATHER_STEP)),
+                    None => break,
+                },
+            }
         }
         let mut bytes = round.bytes();
         match self.index.write(shared.segments.store(), &mut round, false) {
