@@ -50,7 +50,7 @@ fn measure(mib: usize) -> anyhow::Result<()> {
     let runtime = Runtime::new()?;
     let mut punched = Punched::default();
     runtime.block_on(async {
-        let store = LocalStore::open(LocalConfig::new(folder.path())).await?;
+        let store = LocalStore::open(config(folder.path())).await?;
         let mut channels = Vec::new();
         for number in 0..CHANNELS {
             channels.push(Channel::create(&store, nobody(number), &[]).await?);
@@ -68,7 +68,7 @@ fn measure(mib: usize) -> anyhow::Result<()> {
     let open_bytes = punched.open_bytes(folder.path())?;
     let index = size(&folder.path().join("index"))?;
     let before = read_bytes()?;
-    let store = runtime.block_on(LocalStore::open(LocalConfig::new(folder.path())))?;
+    let store = runtime.block_on(LocalStore::open(config(folder.path())))?;
     let read = read_bytes()? - before;
     runtime.block_on(store.close())?;
     ensure!(open_one == 1, "{open_one} open segments");
@@ -83,6 +83,14 @@ fn measure(mib: usize) -> anyhow::Result<()> {
         100.0 * read as f64 / punched.bytes as f64,
     );
     Ok(())
+}
+
+/// The default, but segments whose records are gone are left alone.
+fn config(dir: &Path) -> LocalConfig {
+    LocalConfig {
+        regroup_bytes_per_second: 0,
+        ..LocalConfig::new(dir)
+    }
 }
 
 /// Sealed segments whose records are given back.

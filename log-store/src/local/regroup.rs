@@ -104,7 +104,12 @@ impl Regrouper {
         let mut left = self.left.lock();
         let mut done = Regrouped::default();
         // The newest first: they are read soon by who was away, and kept the longest.
-        while let Some((sequence, info)) = self.candidates(&left).pop() {
+        loop {
+            let mut candidates = self.candidates(&left);
+            metrics::regroup_left(candidates.len());
+            let Some((sequence, info)) = candidates.pop() else {
+                break;
+            };
             if self.shared.regroup.is_stopped() {
                 break;
             }
@@ -129,14 +134,12 @@ impl Regrouper {
                 }
                 Err(Unfit::Io(error)) => {
                     metrics::regroup_failed();
-                    metrics::regroup_left(self.candidates(&left).len());
                     return Err(store_io("regroup", &self.shared.segments.path(sequence))(error));
                 }
             }
             metrics::segment_bytes(self.shared.segments.sealed_bytes());
         }
         left.retain(|sequence| self.shared.segments.info(*sequence).is_some());
-        metrics::regroup_left(self.candidates(&left).len());
         Ok(done)
     }
 
