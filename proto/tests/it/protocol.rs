@@ -444,6 +444,8 @@ fn the_vectors_on_the_page_are_what_the_code_writes_and_reads() {
             "AppendRequest" => read::<AppendRequest>(&bytes),
             "AppendResponse" => read::<AppendResponse>(&bytes),
             "SubscribeEvent" => read::<SubscribeEvent>(&bytes),
+            "WatchRequest" => read::<WatchRequest>(&bytes),
+            "WatchEvent" => read::<WatchEvent>(&bytes),
             "Frame" => assert_eq!(Frame::decode(bytes.clone()).expect("a frame").encoded(), &bytes),
             "Record" => assert_eq!(
                 Record::decode(&bytes, record::PAYLOAD_BYTES_MAX).expect("a record").1,

@@ -79,15 +79,10 @@ impl Drop for Watched {
     }
 }
 
-/// The watch stream, as far as there is one.
-enum Stream {
-    None,
-    Open(WatchRequests, WatchItems),
-}
-
 struct Watcher {
     ground: Ground,
-    stream: Stream,
+    /// The watch stream, as far as there is one.
+    stream: Option<(WatchRequests, WatchItems)>,
     watched: HashMap<ChannelId, oneshot::Sender<Woken>>,
     /// Channels that the relay node watches at most.
     most: usize,
@@ -102,7 +97,7 @@ pub(super) async fn run(ground: Ground, mut commands: mpsc::UnboundedReceiver<Co
     let most = ground.session.info().watched_max as usize;
     let mut watcher = Watcher {
         ground,
-        stream: Stream::None,
+        stream: None,
         watched: HashMap::new(),
         most,
         backoff: Backoff::new(RETRY.0, RETRY.1),
@@ -116,7 +111,7 @@ pub(super) async fn run(ground: Ground, mut commands: mpsc::UnboundedReceiver<Co
                 0 => std::future::pending().await,
                 _ => watcher.take(&mut taken).await,
             },
-            item = watcher.stream.next() => watcher.on_item(item),
+            item = next(&mut watcher.stream) => watcher.on_item(item),
         };
         let done = match done {
             // The stream, not the session: its channels are read in turns.
@@ -132,12 +127,10 @@ pub(super) async fn run(ground: Ground, mut commands: mpsc::UnboundedReceiver<Co
     }
 }
 
-impl Stream {
-    async fn next(&mut self) -> Result<Option<WatchItem>, RelayError> {
-        match self {
-            Self::None => std::future::pending().await,
-            Self::Open(_, items) => items.next().await,
-        }
+async fn next(stream: &mut Option<(WatchRequests, WatchItems)>) -> Result<Option<WatchItem>, RelayError> {
+    match stream {
+        None => std::future::pending().await,
+        Some((_, items)) => items.next().await,
     }
 }
 
@@ -166,14 +159,13 @@ impl Watcher {
                 }
             }
         }
-        if matches!(self.stream, Stream::None) {
+        if self.stream.is_none() {
             if add.is_empty() {
                 return Ok(());
             }
-            let (requests, items) = watch(&self.ground.session).await?;
-            self.stream = Stream::Open(requests, items);
+            self.stream = Some(watch(&self.ground.session).await?);
         }
-        let Stream::Open(requests, _) = &mut self.stream else {
+        let Some((requests, _)) = &mut self.stream else {
             return Ok(());
         };
         requests.send(&remove, &add).await
@@ -237,7 +229,7 @@ impl Watcher {
     /// Handles the end of the stream.
     fn lost(&mut self, error: &RelayError) {
         tracing::debug!(%error, "no watch stream");
-        self.stream = Stream::None;
+        self.stream = None;
         self.open_at = Instant::now() + self.backoff.next(error.retry_after());
         for (_, waiter) in self.watched.drain() {
             let _ = waiter.send(Woken::Unwatched);
