@@ -77,7 +77,7 @@ pub(crate) struct Action<'a> {
     pub counted: Series,
 }
 
-/// What is one row, with a count, for each day (UTC).
+/// Events that are one row a day (UTC), with a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Series {
     /// Each event is a row.
