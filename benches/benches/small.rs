@@ -189,7 +189,7 @@ impl Load {
     }
 }
 
-/// What appends cost, by the kernel's figures.
+/// Costs of appends, by the kernel's figures.
 #[derive(Default)]
 struct Cost {
     appends: usize,
