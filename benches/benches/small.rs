@@ -189,7 +189,7 @@ impl Load {
     }
 }
 
-/// Cost of appends, by the kernel's figures.
+/// Costs of appends, by the kernel's figures.
 #[derive(Default)]
 struct Cost {
     appends: usize,

@@ -143,7 +143,7 @@ impl Stage {
         }
     }
 
-    /// Returns the bell of the folding thread: for those who find [`HELP_FROM`] commands in the queue.
+    /// The folding thread's bell, for those who find [`HELP_FROM`] commands in the queue.
     pub(crate) fn help(&self) -> Arc<Bell> {
         self.help.clone()
     }

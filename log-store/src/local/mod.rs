@@ -7,9 +7,10 @@
 //!                                             └────── positioned reads ──> readers far from it
 //! ```
 //!
-//! One thread folds waiting frames into the next batch; another takes the batch, writes once, syncs once, and then
-//! shows and acknowledges. Sealed segments are regrouped by log in the background ([`LocalStore::regroup`]). Every record is checksummed and the segments alone tell everything: the index may be deleted
-//! while the store is closed. An end that a crash cut off was never acknowledged, and is removed for good when the
+//! The writer folds waiting frames into the next batch, writes once, syncs once, and then shows and acknowledges; while it
+//! writes, another thread folds if many wait. Sealed segments are regrouped by log in the background
+//! ([`LocalStore::regroup`]). Every record is checksummed and the segments alone tell everything: the
+//! index may be deleted while the store is closed. An end that a crash cut off was never acknowledged, and is removed for good when the
 //! store opens. Damage anywhere else is reported with its place; the log that it hits is served up to it, and takes no
 //! appends.
 
