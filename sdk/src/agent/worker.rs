@@ -10,9 +10,11 @@
 //!
 //! Backpressure: with [`DriverConfig::inbox_messages_max`](super::DriverConfig::inbox_messages_max) unacknowledged
 //! messages the subscription is ended, and restarted after the cursor when half of them are acknowledged. Other
-//! channels are not affected. A session has seats for so many subscriptions; beyond them, channels at their heads are
-//! watched on one stream, and subscribe when there is something to read. An agent can only send at the head, so while the outbox is not empty the channel is still
+//! channels are not affected. An agent can only send at the head, so while the outbox is not empty the channel is still
 //! followed: the inbox then grows in the vault, never in memory.
+//!
+//! A session has seats for a number of subscriptions. Beyond it, channels at their heads are watched on one stream, and
+//! subscribe when there is something to read.
 
 mod state;
 

@@ -194,7 +194,7 @@ fn a_key_of_a_bad_signature_is_trusted_with_no_batch_again() {
     );
     assert!(!signatures.settle());
     assert!(signatures.take_batch_failed());
-    assert!(!signatures.take_batch_failed(), "it is told once");
+    assert!(!signatures.take_batch_failed(), "it is reported once");
     // The repetition.
     signatures.start();
     let bad = Err(CryptoError::InvalidSignature);
