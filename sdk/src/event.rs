@@ -93,8 +93,9 @@ pub enum Event {
         /// missing, and arrive when the region answers.
         is_confirmed: bool,
     },
-    /// A channel has paused: the limit of unacknowledged messages is reached. It resumes when the application
-    /// acknowledges messages.
+    /// A channel has paused, since the limit of unacknowledged messages is reached: it resumes when the application
+    /// acknowledges half of them. Or its log went back, as its operator has confirmed: it resumes on the present log when
+    /// the application has acknowledged all of them, stops reading, or sends something there.
     Paused {
         /// The channel.
         channel: ChannelId,

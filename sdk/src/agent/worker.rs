@@ -13,22 +13,26 @@
 //! channels are not affected. An agent can only send at the head, so while the outbox is not empty the channel is still
 //! followed: the inbox then grows in the vault, never in memory.
 //!
+//! If the log went back and its operator has confirmed it, the channel is not read while the application has messages to
+//! acknowledge: see [`Acceptance::Unacked`](crate::engine::Acceptance::Unacked).
+//!
 //! A session has seats for a number of subscriptions. Beyond it, channels at their heads are watched on one stream, and
 //! subscribe when there is something to read.
 
+mod sending;
+mod settling;
 mod state;
 
 use self::state::{Ask, ReadRefusal, Step, WorkerState};
 use super::bus::{Followed, Signals};
 use super::follow::local;
-use super::outcome::outcome_of;
 use super::running::{End, Ground, Places};
 use super::seats::Seat;
 use super::watching::{Watched, Woken};
-use crate::engine::{ChannelInfo, EngineError, Fork, Processed};
+use crate::engine::{ChannelInfo, EngineError, Processed};
 use crate::event::Event;
 use crate::net::RelayError;
-use crate::net::relay::{Appender, PendingAppend, Receipt, Session, Subscription, SubscriptionItem, log_status};
+use crate::net::relay::{Appender, Receipt, Subscription, SubscriptionItem};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
@@ -37,6 +41,9 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
+/// Number of entries in the first transaction after a subscription begins: the application has its first message soon,
+/// however long the backlog is. Each further transaction has twice as many, up to [`ENTRIES_MAX`].
+const ENTRIES_FIRST: usize = 32;
 /// Maximum number of available entries that the engine processes in one transaction.
 const ENTRIES_MAX: usize = 2_048;
 /// Maximum bytes of such entries.
@@ -60,6 +67,8 @@ pub(super) struct Worker {
     /// The wait for a seat.
     no_seat: Option<oneshot::Receiver<Seat>>,
     subscription: Option<Subscription>,
+    /// Maximum number of entries in the next transaction.
+    entries_max: usize,
     /// The watch in place of a subscription.
     watched: Option<Watched>,
     appender: Appender,
@@ -76,6 +85,8 @@ enum Happened {
     GivesWay,
     /// The channel is no longer watched.
     Unwatched(Woken),
+    /// No reader is left that could acknowledge messages.
+    ReaderGone,
     Time,
 }
 
@@ -90,6 +101,7 @@ impl Worker {
             seat: None,
             no_seat: None,
             subscription: None,
+            entries_max: ENTRIES_FIRST,
             watched: None,
             appender: ground.appender.clone(),
             in_flight: FuturesOrdered::new(),
@@ -187,6 +199,7 @@ impl Worker {
             Some(seat) = given(&mut self.no_seat) => Happened::Seat(seat),
             woken = woken(&mut self.watched) => Happened::Unwatched(woken),
             Some(verdict) = self.in_flight.next() => Happened::Verdict(verdict),
+            () = self.signals.readers.closed(), if self.state.waits_for_reader() => Happened::ReaderGone,
             () = self.signals.work.notified() => Happened::Woken,
             () = at(self.state.wake()) => Happened::Time,
         };
@@ -212,6 +225,7 @@ impl Worker {
                 self.watched = None;
                 self.state.on_woken_up(why == Woken::Ready, Instant::now());
             }
+            Happened::ReaderGone => self.state.on_reader_gone(),
             Happened::Time => {}
         }
         Ok(true)
@@ -269,6 +283,7 @@ impl Worker {
             Ok(mut subscription) => {
                 subscription.expect(expected);
                 self.subscription = Some(subscription);
+                self.entries_max = ENTRIES_FIRST;
                 self.state.on_subscribed();
                 self.show();
                 Ok(())
@@ -285,7 +300,7 @@ impl Worker {
             match item {
                 Ok(Some(SubscriptionItem::Batch(records))) => {
                     let (records, then) = self.gather(records);
-                    self.process(records).await?;
+                    self.process_all(records).await?;
                     match then {
                         // A refusal to an agent that was just removed is not reported.
                         Some(then) if !self.state.is_left() => item = then,
@@ -352,89 +367,10 @@ impl Worker {
         Ok(())
     }
 
-    /// Moves past entries after the cursor that the log no longer shows.
-    async fn move_on(&mut self, ask: Ask) -> Result<(), RelayError> {
-        let channel = self.channel;
-        let status = match ask {
-            Ask::Trimmed => Some(log_status(&self.ground.session, channel.log()).await?),
-            Ask::Nothing | Ask::AbsentUntil(_) | Ask::Short(_) => None,
-        };
-        let moved = self.ground.core.try_call(move |actor| {
-            let events = match (ask, status) {
-                (Ask::Trimmed, Some(status)) => actor.engine.trimmed(channel, &status.into())?,
-                (Ask::AbsentUntil(next), _) => actor.engine.absent_until(channel, next)?,
-                (Ask::Short(head), _) => actor.engine.log_is_short(channel, head)?,
-                _ => Vec::new(),
-            };
-            actor.bus.tell_all(events);
-            Ok((actor.engine.is_diverged(channel)?, actor.engine.channel(channel)?))
-        });
-        let before = self.state.cursor();
-        let (diverged, view) = local(moved.await)?;
-        self.see(view);
-        self.state.on_evidence(diverged);
-        if self.state.cursor() > before {
-            self.state.on_moved_on(Instant::now());
-        }
-        Ok(())
-    }
-
-    /// Handles evidence that the log went back. If the relay node's operator has confirmed it, this agent finds the
-    /// offset, and continues with the present log.
-    async fn settle(&mut self) -> Result<(), RelayError> {
-        let channel = self.channel;
-        let status = match log_status(&self.ground.session, channel.log()).await {
-            Ok(status) => crate::engine::LogStatus::from(status),
-            Err(RelayError::Refused(refused)) => {
-                tracing::debug!(%channel, %refused, "no log status");
-                self.state.on_unsettled(false);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        let mut fork = local(self.ground.core.try_call(move |actor| actor.engine.fork(channel)).await)?;
-        fork.skip_to(status.first);
-        match compare(&self.ground.session, channel, &mut fork).await {
-            Ok(()) => {}
-            Err(RelayError::Refused(refused)) if refused.code() == Code::NotMember => fork.deny(),
-            Err(RelayError::Refused(refused)) if refused.code() == Code::UnknownLog => fork.gone(),
-            // It ends before the entries to compare.
-            Err(RelayError::Refused(refused)) if refused.code() == Code::CursorBeyondHead => {}
-            Err(RelayError::Refused(refused)) => {
-                tracing::debug!(%channel, %refused, "the log cannot be compared");
-                self.state.on_unsettled(false);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        }
-        // A reader may still acknowledge messages that it got before.
-        let is_read = self.signals.readers.receiver_count() > 0;
-        let settled = self.ground.core.try_call(move |actor| {
-            actor.bus.tell_all(actor.engine.compared(channel, &fork)?);
-            let settled = actor.engine.accept_rollback(channel, &fork, &status, is_read)?;
-            let done = settled.is_some();
-            actor.bus.tell_all(settled.unwrap_or_default());
-            let unacked = actor.engine.unacked(channel)?;
-            Ok((done, unacked, actor.engine.channel(channel)?))
-        });
-        let (done, unacked, view) = local(settled.await)?;
-        self.see(view);
-        match done {
-            true => {
-                self.unsubscribe();
-                self.state.on_unsettled(false);
-                self.state.on_moved_on(Instant::now());
-                self.show();
-            }
-            false => self.state.on_unsettled(unacked > 0),
-        }
-        Ok(())
-    }
-
     /// Adds batches that are already available: one transaction for all of them. Returns the item after them, too.
     fn gather(&mut self, mut records: Vec<Record>) -> (Vec<Record>, Option<Read>) {
         let mut bytes: usize = records.iter().map(Record::encoded_len).sum();
-        while records.len() < ENTRIES_MAX && bytes < ENTRIES_BYTES_MAX {
+        while records.len() < self.entries_max && bytes < ENTRIES_BYTES_MAX {
             let Some(subscription) = &mut self.subscription else {
                 break;
             };
@@ -448,6 +384,17 @@ impl Worker {
             }
         }
         (records, None)
+    }
+
+    /// Processes entries in transactions of at most [`Worker::entries_max`].
+    async fn process_all(&mut self, mut records: Vec<Record>) -> Result<(), RelayError> {
+        while !records.is_empty() && !self.state.is_left() {
+            let rest = records.split_off(self.entries_max.min(records.len()));
+            self.process(records).await?;
+            self.entries_max = (self.entries_max * 2).min(ENTRIES_MAX);
+            records = rest;
+        }
+        Ok(())
     }
 
     async fn process(&mut self, records: Vec<Record>) -> Result<(), RelayError> {
@@ -525,115 +472,6 @@ impl Worker {
         }
         Ok(())
     }
-
-    // ---- out
-
-    async fn pump(&mut self, renew: bool, bytes: usize) -> Result<(), RelayError> {
-        if renew {
-            self.appender.renew(&self.ground.session).await?;
-            self.state.on_renewed();
-        }
-        let channel = self.channel;
-        let given = self.ground.core.try_call(move |actor| {
-            let next = actor.engine.next_frames(channel, bytes)?;
-            actor.bus.tell_all(next.events);
-            Ok((
-                next.frames,
-                next.turn,
-                actor.engine.refresh_due(channel),
-                actor.engine.channel(channel)?,
-            ))
-        });
-        let (frames, turn, refresh, view) = local(given.await)?;
-        self.see(view);
-        self.state.on_refresh_due(refresh, Instant::now());
-        self.state.on_frames(frames.len(), turn, Instant::now());
-        tracing::trace!(%channel, frames = frames.len(), outbox = self.state.outbox(), "frames to append");
-        for given in frames {
-            let frame_id = given.frame.header().id;
-            let pending = match self.appender.append(given.frame.encoded().clone()).await {
-                Ok(pending) => pending,
-                // Possibly too large for this relay: a verdict like any other.
-                Err(RelayError::Refused(refused)) => {
-                    let verdict = std::future::ready((frame_id, Err(RelayError::Refused(refused))));
-                    self.in_flight.push_back(verdict.boxed());
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            self.in_flight.push_back(verdict(frame_id, pending).boxed());
-        }
-        Ok(())
-    }
-
-    /// Passes this verdict, and later ones that are already available, to the engine.
-    async fn on_verdicts(&mut self, first: (FrameId, Result<Receipt, RelayError>)) -> Result<(), RelayError> {
-        let mut verdicts = vec![first];
-        while let Some(Some(verdict)) = self.in_flight.next().now_or_never() {
-            verdicts.push(verdict);
-        }
-        let mut outcomes = Vec::with_capacity(verdicts.len());
-        let mut lost = None;
-        for (frame_id, answer) in verdicts {
-            let outcome = outcome_of(&answer);
-            tracing::trace!(channel = %self.channel, %frame_id, ?outcome, "verdict");
-            let asked = answer.as_ref().err().and_then(RelayError::retry_after);
-            let decision = self.state.on_verdict(outcome.as_ref(), asked, Instant::now());
-            if let (Some(offset), Some(subscription)) = (decision.expect, &mut self.subscription) {
-                subscription.expect(offset);
-            }
-            match (outcome, answer.err()) {
-                (None, error) => lost = error,
-                (Some(outcome), error) => {
-                    outcomes.push((frame_id, outcome));
-                    if let (Some(error), Some(retry_in)) = (error, decision.tell_held) {
-                        self.ground.core.bus.tell(Event::SendHeld {
-                            channel: self.channel,
-                            code: error.code(),
-                            reason: error.to_string(),
-                            retry_in,
-                        });
-                        if decision.move_on {
-                            self.ground.move_on(error);
-                        }
-                    }
-                }
-            }
-        }
-        let channel = self.channel;
-        let told = self.ground.core.try_call(move |actor| {
-            // Report each outcome, even if an earlier one could not be.
-            let mut result = Ok(());
-            for (frame_id, outcome) in outcomes {
-                match actor.engine.outcome(channel, frame_id, outcome) {
-                    Ok(events) => actor.bus.tell_all(events),
-                    Err(error) => result = Err(error),
-                }
-            }
-            result?;
-            actor.engine.channel(channel)
-        });
-        self.see(local(told.await)?);
-        lost.map_or(Ok(()), Err)
-    }
-}
-
-/// Feeds the log's entries to the comparison, as far as it needs them.
-async fn compare(session: &Session, channel: ChannelId, fork: &mut Fork) -> Result<(), RelayError> {
-    if !fork.is_open() {
-        return Ok(());
-    }
-    let mut subscription = Subscription::open(session, channel.log(), fork.after(), false, None).await?;
-    while fork.is_open()
-        && let Some(SubscriptionItem::Batch(records)) = subscription.next().await?
-    {
-        fork.feed(&records);
-    }
-    Ok(())
-}
-
-async fn verdict(frame_id: FrameId, pending: PendingAppend) -> (FrameId, Result<Receipt, RelayError>) {
-    (frame_id, pending.outcome().await)
 }
 
 async fn next(subscription: &mut Option<Subscription>) -> Read {

@@ -104,7 +104,7 @@ pub use replies::{Requested, Searched};
 pub use requests::{JoinRequest, Trust};
 pub use roles::PolicyChange;
 pub use rollback::Rollback;
-pub use settle::{RollbackWord, Settled};
+pub use settle::{Acceptance, RollbackWord, Settled};
 pub use standing::Standing;
 pub use unreadable::UnreadableCause;
 pub use waiting::{Fate, Queued, QueuedKind, Refusal};

@@ -62,6 +62,20 @@ pub struct Settled {
     pub settled_ms: u64,
 }
 
+/// Answer of [`Engine::accept_rollback`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Acceptance {
+    /// This agent continues with the present log.
+    Settled(Vec<Event>),
+    /// The operator has said nothing, or spoke of other entries.
+    Unconfirmed,
+    /// The application is reading and has unacknowledged messages: it would acknowledge other entries than it means, and
+    /// be given some messages twice. Until then the log must not be read, since its next entries may come before those
+    /// that this agent has yet to be shown.
+    Unacked,
+}
+
 impl Engine {
     /// Whether there is evidence that a channel's log went back or differs from the one of others.
     pub fn is_diverged(&mut self, channel: ChannelId) -> Result<bool, EngineError> {
@@ -124,33 +138,26 @@ impl Engine {
     }
 
     /// Continues with the relay node's present log, if its operator has accepted the rollback. `fork` says where it
-    /// parts from the log that this agent was shown.
-    ///
-    /// Returns `None` if it cannot be settled yet: the operator has said nothing, or spoke of other entries; or the
-    /// application is reading (`is_read`) and has unacknowledged messages, so it would acknowledge other entries than
-    /// it means.
+    /// parts from the log that this agent was shown, and `is_read` whether to wait for a reading application.
     pub fn accept_rollback(
         &mut self,
         channel: ChannelId,
         fork: &Fork,
         status: &LogStatus,
         is_read: bool,
-    ) -> Result<Option<Vec<Event>>, EngineError> {
-        let Some(word) = status.rollback else { return Ok(None) };
+    ) -> Result<Acceptance, EngineError> {
+        let Some(word) = status.rollback else {
+            return Ok(Acceptance::Unconfirmed);
+        };
         let unacked = self.unacked(channel)?;
         let known = self.loaded(channel)?;
         let kept = match fork.is_denied() {
             true => fork.kept(status.head, &word).min(known.position.joined.previous()),
             false => fork.kept(status.head, &word),
         };
-        if known.position.state == ChannelState::Left {
-            return Ok(None);
-        }
-        if known.settled.is_some_and(|settled| settled.word_ms >= word.at_ms) {
-            return Ok(None);
-        }
-        if word.is_of_the_future() {
-            return Ok(None);
+        let is_heeded = known.settled.is_some_and(|settled| settled.word_ms >= word.at_ms);
+        if known.position.state == ChannelState::Left || is_heeded || word.is_of_the_future() {
+            return Ok(Acceptance::Unconfirmed);
         }
         let word = RollbackWord {
             head: word.head.min(status.head),
@@ -159,7 +166,7 @@ impl Engine {
         // If nothing is to be undone here, another member must settle; if it does not, it reports again.
         let goes_back = kept < known.position.cursor;
         if goes_back && is_read && unacked > 0 {
-            return Ok(None);
+            return Ok(Acceptance::Unacked);
         }
         let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
             tx.settle(channel, word, kept, status.handshake_head)
@@ -167,7 +174,7 @@ impl Engine {
         if goes_back {
             self.reached.remove(&channel);
         }
-        Ok(Some(events))
+        Ok(Acceptance::Settled(events))
     }
 
     /// Like [`Engine::is_word_news`], for the agent's own log.

@@ -11,6 +11,9 @@
 //!     │                                            │ another channel needs the seat
 //!     └──── something to read or to send ─ Watched <┘
 //!
+//!   any ──the log went back, and messages are unacknowledged──> Unacked: not subscribed
+//!         └── acknowledged, the reader is gone, or something to send ──Settle──> Behind
+//!
 //!   something to send ──Pump──> in flight ──verdicts──> settled
 //!          ^                        │
 //!          └── pump_at <── refused ─┘   one frame at a time until one is taken
@@ -109,7 +112,8 @@ enum Settling {
     Ask,
     /// It was asked, and there is nothing to do in this session.
     Asked,
-    /// The application must first acknowledge its messages.
+    /// It was asked. The application must first acknowledge its messages, and the log is not read meanwhile: its next
+    /// entries may come before those that this agent has yet to be shown.
     Unacked,
 }
 
@@ -132,8 +136,8 @@ pub(super) enum Step {
         /// An entry that the log is known to have.
         expected: Offset,
     },
-    /// Settle evidence that the log went back, if the operator has confirmed it. Then [`WorkerState::on_unsettled`], or
-    /// [`WorkerState::on_moved_on`].
+    /// Settle evidence that the log went back, if the operator has confirmed it. Then [`WorkerState::on_settled`], with
+    /// [`WorkerState::on_moved_on`] if the cursor has moved, or [`WorkerState::on_unacked`].
     Settle,
     /// Commit the removal of leaving members: the members before this one did not do so in time.
     TakeTurn,
@@ -327,6 +331,7 @@ impl WorkerState {
     pub(super) const fn followed(&self) -> Followed {
         match self.reading {
             _ if self.is_left() => Followed::Left,
+            _ if self.waits_for_reader() => Followed::Paused,
             Reading::No | Reading::Waiting | Reading::Replay if self.was_live => Followed::Live,
             Reading::No | Reading::Waiting | Reading::Replay => match self.lasting.code() {
                 Some(code) => Followed::Refused(code),
@@ -371,11 +376,20 @@ impl WorkerState {
     }
 
     const fn wants_subscription(&self) -> bool {
-        self.exists && matches!(self.reading, Reading::No)
+        self.exists && matches!(self.reading, Reading::No) && !self.waits_for_reader()
+    }
+
+    /// Whether the channel is not read until the application has acknowledged its messages, is no longer reading
+    /// ([`WorkerState::on_reader_gone`]) or sends something.
+    pub(super) const fn waits_for_reader(&self) -> bool {
+        matches!(self.settling, Settling::Unacked)
     }
 
     /// Applies backpressure. Returns the number of waiting messages if the channel must pause now.
     fn heed_backpressure(&mut self, now: Instant) -> Option<u64> {
+        if self.waits_for_reader() {
+            return None;
+        }
         let (unacked, was_paused) = (self.view.unacked, self.reading == Reading::Paused);
         let full = if was_paused {
             unacked > self.inbox_max / 2
@@ -415,10 +429,10 @@ impl WorkerState {
     /// Updates the channel's state from the vault. Returns whether its outbox has become empty.
     pub(super) fn on_view(&mut self, view: ChannelInfo) -> bool {
         let settled = view.outbox == 0 && self.view.outbox > 0;
-        if self.settling == Settling::Unacked && view.unacked == 0 {
+        self.view = view;
+        if self.waits_for_reader() && !self.may_wait_for_reader() {
             self.settling = Settling::Ask;
         }
-        self.view = view;
         settled
     }
 
@@ -437,13 +451,33 @@ impl WorkerState {
         self.settling == Settling::Ask
     }
 
-    /// Handles that it cannot be settled now; `unacked` if it can be once the application has acknowledged its
-    /// messages.
-    pub(super) const fn on_unsettled(&mut self, unacked: bool) {
-        self.settling = match unacked {
+    /// Handles that there is nothing to settle in this session, or that it is done.
+    pub(super) const fn on_settled(&mut self) {
+        self.settling = Settling::Asked;
+    }
+
+    /// Whether to settle only after the application has acknowledged its messages. Not if something is to be sent: that
+    /// is possible only at the head, and the application may acknowledge only what it has answered.
+    pub(super) const fn may_wait_for_reader(&self) -> bool {
+        self.view.unacked > 0 && self.view.outbox == 0
+    }
+
+    /// Handles that it can be settled once the application has acknowledged its messages. The subscription has ended.
+    pub(super) fn on_unacked(&mut self, now: Instant) {
+        self.settling = match self.may_wait_for_reader() {
             true => Settling::Unacked,
-            false => Settling::Asked,
+            false => Settling::Ask,
         };
+        self.was_live = false;
+        self.reading = Reading::No;
+        self.subscribe_at = now;
+    }
+
+    /// Handles that no reader is left that could acknowledge messages.
+    pub(super) fn on_reader_gone(&mut self) {
+        if self.waits_for_reader() {
+            self.settling = Settling::Ask;
+        }
     }
 
     /// Handles a send or an acknowledgement of the application.

@@ -5,7 +5,9 @@ use skytale_log_store::{Accepted, Access, AppendError, LogState, LogStore, Memor
 use skytale_proto::{
     AccountId, AgentId, ChannelId, Detail, Frame, FrameId, Header, LogId, Offset, Policy, Record, Region,
 };
-use skytale_sdk::internals::engine::{ClaimedPackage, Engine, LogStatus, NextFrames, Outcome, Processed, RollbackWord};
+use skytale_sdk::internals::engine::{
+    Acceptance, ClaimedPackage, Engine, LogStatus, NextFrames, Outcome, Processed, RollbackWord,
+};
 use skytale_sdk::{ChannelState, EngineConfig, EngineError, Event, Message, VaultKey};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -478,10 +480,13 @@ impl Agent {
         let events = self.engine().compared(channel, &fork).expect("compared");
         self.events.extend(events);
         let settled = self.engine().accept_rollback(channel, &fork, &status, true);
-        let settled = settled.expect("settled");
-        let done = settled.is_some();
-        self.events.extend(settled.unwrap_or_default());
-        done
+        match settled.expect("settled") {
+            Acceptance::Settled(events) => {
+                self.events.extend(events);
+                true
+            }
+            Acceptance::Unconfirmed | Acceptance::Unacked => false,
+        }
     }
 
     /// Marks the channel as replayed to its head in this session.

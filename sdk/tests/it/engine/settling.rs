@@ -3,7 +3,7 @@
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use proptest::prelude::*;
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, FrameId, Header, Offset};
-use skytale_sdk::internals::engine::Outcome;
+use skytale_sdk::internals::engine::{Acceptance, Outcome};
 use skytale_sdk::{ChannelState, Event, Problem, Standing, UnreadableEntry};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -322,15 +322,11 @@ fn it_waits_until_the_application_has_acknowledged_what_it_was_shown() {
     let engine = bob.engine();
     assert_eq!(
         engine.accept_rollback(channel, &fork, &status, true).expect("asked"),
-        None
+        Acceptance::Unacked
     );
     engine.ack(channel, Offset::MAX).expect("acknowledged");
-    assert!(
-        engine
-            .accept_rollback(channel, &fork, &status, true)
-            .expect("settled")
-            .is_some()
-    );
+    let settled = engine.accept_rollback(channel, &fork, &status, true).expect("settled");
+    assert!(matches!(settled, Acceptance::Settled(_)), "{settled:?}");
     assert_eq!(engine.cursor(channel).expect("known"), head);
     // What a purge takes is taken here, too.
     assert_eq!(engine.replaced(channel, 10).expect("listed").len(), 1);

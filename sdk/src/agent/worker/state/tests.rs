@@ -378,6 +378,54 @@ fn a_relay_node_that_wakes_a_channel_for_nothing_is_heeded_less_and_less() {
 }
 
 /// Something that happens to a channel.
+/// A channel whose log went back, as its operator has confirmed, with two messages to acknowledge.
+fn unacked(now: Instant) -> WorkerState {
+    let mut state = subscribed(now);
+    state.on_evidence(true);
+    state.on_view(ChannelInfo { unacked: 2, ..view() });
+    assert_eq!(state.next(now), Some(Step::Settle));
+    assert!(state.may_wait_for_reader());
+    state.on_unacked(now);
+    assert!(state.waits_for_reader());
+    assert_eq!((state.next(now), state.wake()), (None, None), "the log is not read");
+    assert_eq!(state.followed(), Followed::Paused);
+    state
+}
+
+#[test]
+fn a_log_that_went_back_is_not_read_until_all_is_acknowledged() {
+    let now = Instant::now();
+    let mut state = unacked(now);
+    state.on_view(ChannelInfo { unacked: 1, ..view() });
+    state.on_woken();
+    assert_ne!(state.next(now), Some(Step::Settle));
+    state.on_view(view());
+    assert_eq!(state.next(now), Some(Step::Settle));
+    state.on_settled();
+    state.on_moved_on(now);
+    assert!(matches!(state.next(now), Some(Step::Subscribe { .. })));
+}
+
+#[test]
+fn a_log_that_went_back_is_not_waited_with_for_a_reader_that_is_gone_or_that_sends() {
+    let now = Instant::now();
+    let mut state = unacked(now);
+    state.on_reader_gone();
+    assert_eq!(state.next(now), Some(Step::Settle));
+
+    let mut state = unacked(now);
+    state.on_view(ChannelInfo {
+        unacked: 2,
+        outbox: 1,
+        ..view()
+    });
+    assert!(!state.may_wait_for_reader());
+    assert_eq!(state.next(now), Some(Step::Settle));
+    // The answer to a question that was asked before.
+    state.on_unacked(now);
+    assert_eq!(state.next(now), Some(Step::Settle));
+}
+
 #[derive(Clone, Debug)]
 enum Story {
     Pass(u64),
@@ -393,6 +441,8 @@ enum Story {
     Seats(bool),
     GiveWay,
     Woken(bool),
+    WentBack,
+    IsRead(bool),
 }
 
 fn story() -> impl Strategy<Value = Vec<Story>> {
@@ -429,6 +479,8 @@ fn story() -> impl Strategy<Value = Vec<Story>> {
         any::<bool>().prop_map(Story::Seats),
         Just(Story::GiveWay),
         any::<bool>().prop_map(Story::Woken),
+        Just(Story::WentBack),
+        any::<bool>().prop_map(Story::IsRead),
     ];
     proptest::collection::vec(event, 1..120)
 }
@@ -444,6 +496,7 @@ proptest! {
         let (mut seats, mut waits, mut watched) = (true, false, false);
         // The relay node has said that this agent is not on the roster: if it says so for long, the log may have gone back.
         let mut denied = false;
+        let mut is_read = true;
         for happens in story {
             match happens {
                 Story::Pass(ms) => now += Duration::from_millis(ms),
@@ -481,6 +534,16 @@ proptest! {
                 Story::Woken(is_ready) if watched => {
                     watched = false;
                     state.on_woken_up(is_ready, now);
+                }
+                Story::WentBack => {
+                    denied = true;
+                    state.on_evidence(true);
+                }
+                Story::IsRead(is) => {
+                    is_read = is;
+                    if !is {
+                        state.on_reader_gone();
+                    }
                 }
                 Story::Ended if subscription => {
                     subscription = false;
@@ -544,7 +607,15 @@ proptest! {
                     }
                     Step::Settle => {
                         prop_assert!(denied, "there is no evidence");
-                        state.on_unsettled(false);
+                        let is_held = is_read && state.may_wait_for_reader();
+                        prop_assert_eq!(is_held, is_read && view.unacked > 0 && view.outbox == 0);
+                        (subscription, waits, watched) = (false, false, false);
+                        if is_held {
+                            state.on_unacked(now);
+                        } else {
+                            state.on_settled();
+                            state.on_moved_on(now);
+                        }
                     }
                     Step::Pump { renew, bytes } => {
                         prop_assert!(!leaving);
@@ -569,6 +640,10 @@ proptest! {
             let paused = state.followed() == Followed::Paused;
             prop_assert!(subscription || paused || waits || watched || state.wake().is_some());
             prop_assert!(!watched || state.followed() == Followed::Live, "it is at its head");
+            if state.waits_for_reader() {
+                prop_assert!(is_read && view.unacked > 0 && view.outbox == 0, "somebody can end it");
+                prop_assert!(!subscription && !waits && !watched, "the log is not read meanwhile");
+            }
             prop_assert_eq!((waits, watched), (state.reading == Reading::Waiting, state.reading == Reading::Watched));
             prop_assert_eq!(subscription, matches!(state.reading, Reading::Replay | Reading::Live));
             let idle = view.outbox == in_flight || leaving || in_flight > 0 || state.wake().is_some();
