@@ -2,10 +2,7 @@
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::{Buf as _, Bytes, BytesMut};
-use iroh::endpoint::{
-    AckFrequencyConfig, Builder, Connection, NetReportConfig, QuicTransportConfig, RecvStream, SendStream, VarInt,
-    presets,
-};
+use iroh::endpoint::{Builder, Connection, NetReportConfig, RecvStream, SendStream, VarInt, presets};
 use iroh::{Endpoint, EndpointAddr, RelayMap, RelayMode, SecretKey};
 use prost::Message;
 use skytale_proto::session::{
@@ -29,7 +26,7 @@ pub struct Agent {
 impl Agent {
     /// A new agent.
     pub async fn new() -> anyhow::Result<Self> {
-        let endpoint = on_loopback()?.transport_config(as_an_agents()).bind().await?;
+        let endpoint = on_loopback()?.bind().await?;
         Ok(Self::over(endpoint))
     }
 
@@ -79,14 +76,6 @@ fn on_loopback() -> anyhow::Result<Builder> {
     Ok(Endpoint::builder(presets::Minimal)
         .clear_ip_transports()
         .bind_addr(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?)
-}
-
-/// The SDK's settings that matter here: it asks the relay node to acknowledge every fifth packet.
-fn as_an_agents() -> QuicTransportConfig {
-    let mut acks = AckFrequencyConfig::default();
-    acks.ack_eliciting_threshold(VarInt::from_u32(4))
-        .reordering_threshold(VarInt::from_u32(1));
-    QuicTransportConfig::builder().ack_frequency_config(Some(acks)).build()
 }
 
 /// A session that has started.

@@ -2,8 +2,8 @@
 
 use crate::config::{LimitsConfig, RelayConfig};
 use iroh::endpoint::{
-    Accepting, AckFrequencyConfig, Connection, ConnectionError, Incoming, NetReportConfig, QuicTransportConfig,
-    ServerConfig, VarInt, presets,
+    Accepting, Connection, ConnectionError, Incoming, NetReportConfig, QuicTransportConfig, ServerConfig, VarInt,
+    presets,
 };
 use iroh::{Endpoint, RelayMap, RelayMode, RelayUrl, SecretKey};
 use skytale_proto::session;
@@ -56,11 +56,6 @@ impl Drop for Receiving {
         }
     }
 }
-
-/// Packets with data that an agent may receive before it must acknowledge them at once (after 25 ms it does anyway). Without the
-/// request it acknowledges every second one, in a packet of its own. It stays below the packets that a connection may begin
-/// with, so that no sender waits for those 25 ms unless it has lost many.
-const UNACKNOWLEDGED_MAX: u32 = 4;
 
 /// Binds the endpoint. It receives for as long as its thread is kept.
 /// With `https`, it is also where iroh's relay server at that URL brings datagrams from.
@@ -164,12 +159,7 @@ fn windows(widest: u32) -> impl Iterator<Item = u32> {
 }
 
 fn transport(send_window_bytes: u32) -> QuicTransportConfig {
-    let mut acks = AckFrequencyConfig::default();
-    // A packet out of order is acknowledged at once, as without this.
-    acks.ack_eliciting_threshold(VarInt::from_u32(UNACKNOWLEDGED_MAX))
-        .reordering_threshold(VarInt::from_u32(1));
     QuicTransportConfig::builder()
-        .ack_frequency_config(Some(acks))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_BEFORE_HELLO_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)

@@ -32,17 +32,17 @@ async fn pings_are_answered_and_sent() {
     }
 }
 
-/// Without that, an agent that appends one frame after another sends and gets an acknowledgement in a packet of its own for
-/// every second one.
+/// The QUIC library writes the frame that asks for it without a look at the packet's room, and panics where there is none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_is_asked_for_few_acknowledgements_once() {
+async fn an_agent_is_not_asked_for_fewer_acknowledgements() {
     let fixture = Fixture::new().await;
     let (_, mut client) = fixture.agent().await;
     client.ping(1).await.expect("sent");
     let Event::Pong(_) = client.event().await.expect("an event") else {
         panic!("a pong")
     };
-    assert_eq!(client.connection.stats().frame_rx.ack_frequency, 1);
+    let stats = client.connection.stats();
+    assert_eq!((stats.frame_rx.ack_frequency, stats.frame_tx.ack_frequency), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use super::error::RelayError;
 use super::patience::PATIENCE;
 use super::way::Transport;
-use iroh::endpoint::{AckFrequencyConfig, Builder, QuicTransportConfig, VarInt, presets};
+use iroh::endpoint::{Builder, QuicTransportConfig, VarInt, presets};
 use iroh::{EndpointAddr, TransportAddr};
 use skytale_proto::{Code, EndpointId, rest};
 use std::fmt;
@@ -19,10 +19,6 @@ const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 /// Maximum number of unacknowledged outgoing bytes.
 const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
-/// Packets with data that the relay may receive before it must acknowledge them at once (after 25 ms it does anyway). Without the
-/// request it acknowledges every second one, in a packet of its own. It stays below the packets that a connection may begin
-/// with, so that no sender waits for those 25 ms unless it has lost many.
-const UNACKNOWLEDGED_MAX: u32 = 4;
 /// Round-trip time assumed before the first measurement: a relay node that has just restarted is retried soon.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Maximum number of addresses tried per relay node.
@@ -168,12 +164,7 @@ pub struct Endpoint {
 }
 
 fn builder(secret_key: &Zeroizing<[u8; 32]>) -> Builder {
-    let mut acks = AckFrequencyConfig::default();
-    // A packet out of order is acknowledged at once, as without this.
-    acks.ack_eliciting_threshold(VarInt::from_u32(UNACKNOWLEDGED_MAX))
-        .reordering_threshold(VarInt::from_u32(1));
     let transport = QuicTransportConfig::builder()
-        .ack_frequency_config(Some(acks))
         // Only the agent opens streams.
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
