@@ -8,7 +8,7 @@ use skytale_log_store::inspect::{self, DumpEntry, Report};
 use skytale_log_store::local::replica::{Follow, Message, Replica};
 use skytale_log_store::local::{DiskFaults, DiskStep, Retention, ShardPosition};
 use skytale_log_store::{LocalConfig, LocalStore, LogStore as _, StoreError};
-use skytale_proto::{ChannelId, Frame, LogId, Offset, Record};
+use skytale_proto::{ChannelId, Detail, Frame, LogId, Offset, Record};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -608,4 +608,125 @@ async fn a_replica_regroups_its_mirror_and_knows_where_its_shards_are() {
     let head = seen(replica.store(), &logs).await;
     assert!(logs.iter().all(|log| !head[log].is_empty()));
     replica.close().await.expect("closed");
+}
+
+/// A replica that has followed a stream of one shard, message by message.
+struct Following {
+    dir: TempDir,
+    replica: Replica,
+    position: ShardPosition,
+}
+
+impl Following {
+    async fn new() -> Self {
+        let dir = TempDir::new().expect("a folder");
+        let (replica, _) = Replica::open(idle(dir.path())).await.expect("opens");
+        Self {
+            dir,
+            replica,
+            position: ShardPosition::default(),
+        }
+    }
+
+    async fn follow(&mut self, frames: &[Frame]) {
+        let first = self.position.sequence + 1;
+        let messages: Vec<Message> = (first..)
+            .zip(frames)
+            .map(|(sequence, frame)| Message {
+                sequence,
+                time_ms: sequence,
+                frame: Some(frame.clone()),
+                repeated: false,
+            })
+            .collect();
+        let last = messages.last().expect("a message").sequence;
+        self.position = ShardPosition {
+            shard: 1,
+            stream: 5,
+            sequence: last,
+            time_ms: last,
+            owed_from: last + 1,
+            ..ShardPosition::default()
+        };
+        let position = self.position.clone();
+        self.replica
+            .follow(Follow { position, messages })
+            .await
+            .expect("followed");
+    }
+
+    async fn seen(&self, logs: &[LogId]) -> BTreeMap<LogId, Vec<u8>> {
+        seen(self.replica.store(), logs).await
+    }
+
+    async fn reopen(self) -> Self {
+        self.replica.close().await.expect("closed");
+        fs::remove_dir_all(self.dir.path().join("index")).expect("removed");
+        let (replica, positions) = Replica::open(idle(self.dir.path())).await.expect("opens");
+        assert_eq!(positions, [self.position.clone()]);
+        Self { replica, ..self }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_regroups_is_trimmed_like_one_that_does_not() {
+    let (mut regrouping, mut plain) = (Following::new().await, Following::new().await);
+    let channels: Vec<ChannelId> = (0..6).map(|_| ChannelId::generate()).collect();
+    let logs: Vec<LogId> = channels.iter().map(|channel| channel.log()).collect();
+    let creates: Vec<Frame> = channels.iter().map(|channel| create(*channel)).collect();
+    let (mut dropped, mut regrouped) = ([0, 0], 0);
+    for round in 0..12_u64 {
+        let mut frames = match round {
+            0 => creates.clone(),
+            _ => Vec::new(),
+        };
+        for turn in 0..20 {
+            let bytes = (usize::from(turn) * 97) % 1_100;
+            frames.extend(channels.iter().map(|channel| message(*channel, 1, &vec![turn; bytes])));
+        }
+        // Each is trimmed at another time, and so far as another one.
+        let trimmed = &channels[(round % 6) as usize];
+        let up_to = at(round * 20 + 1 - (round * 7) % 20);
+        frames.push(frame(trimmed.log(), ALICE, 0, Detail::Trim { up_to }, b""));
+        for replica in [&mut regrouping, &mut plain] {
+            for some in frames.chunks(9) {
+                replica.follow(some).await;
+            }
+        }
+        regrouped += regrouping.replica.store().regroup().await.expect("regrouped").segments;
+        for (replica, dropped) in [&regrouping, &plain].into_iter().zip(&mut dropped) {
+            *dropped += replica.replica.drop_trimmed().await.expect("dropped");
+        }
+        assert!(regrouping.seen(&logs).await == plain.seen(&logs).await, "round {round}");
+        if round % 5 == 4 {
+            let before = plain.seen(&logs).await;
+            (regrouping, plain) = (regrouping.reopen().await, plain.reopen().await);
+            assert!(regrouping.seen(&logs).await == before, "round {round}");
+        }
+    }
+    // All that is old goes, from regrouped segments, too.
+    let ends: Vec<Frame> = channels
+        .iter()
+        .map(|channel| frame(channel.log(), ALICE, 0, Detail::Trim { up_to: at(200) }, b""))
+        .collect();
+    for replica in [&mut regrouping, &mut plain] {
+        replica.follow(&ends).await;
+    }
+    for (replica, dropped) in [&regrouping, &plain].into_iter().zip(&mut dropped) {
+        *dropped += replica.replica.drop_trimmed().await.expect("dropped");
+    }
+    assert!(
+        regrouped > 5 && dropped[0] > 3,
+        "{regrouped} regrouped, {dropped:?} dropped"
+    );
+    assert_eq!(
+        dropped[0], dropped[1],
+        "a regrouped segment goes when the one it replaced would"
+    );
+    let before = plain.seen(&logs).await;
+    let regrouping = regrouping.reopen().await;
+    assert!(regrouping.seen(&logs).await == before);
+    regrouping.replica.close().await.expect("closed");
+    plain.replica.close().await.expect("closed");
+    assert!(inspect::verify(regrouping.dir.path()).expect("checked").is_whole());
 }
