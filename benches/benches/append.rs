@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use skytale_benches::figures::{Batches, Figures};
 use skytale_benches::frames::{Channel, append_windowed, nobody};
 use skytale_benches::stopwatch::{Stopwatch, Took};
-use skytale_benches::versus::{Aim, Bench, Case, Pair, Side, Work, sized};
+use skytale_benches::versus::{Aim, Bench, Case, Pair, Side, Work, sized, wanted};
 use skytale_log_store::{LocalConfig, LocalStore, LogStore};
 use skytale_proto::Frame;
 use skytale_proto::Offset;
@@ -53,12 +53,20 @@ fn main() -> anyhow::Result<()> {
             appends: sized(appends, appends / 8),
             bare: folder.path().join("bare"),
         };
-        setup.measure(&mut bench);
+        if wanted(&setup.name()) {
+            setup.measure(&mut bench);
+        }
     }
     runtime.block_on(store.close())?;
-    let beside = Beside::fill(&runtime, &figures, folder.path().join("regrouped"))?;
-    for window in [64, 512] {
-        beside.measure(&mut bench, window);
+    let windows: Vec<usize> = [64, 512]
+        .into_iter()
+        .filter(|window| wanted(&Beside::name(*window)))
+        .collect();
+    if !windows.is_empty() {
+        let beside = Beside::fill(&runtime, &figures, folder.path().join("regrouped"))?;
+        for window in windows {
+            beside.measure(&mut bench, window);
+        }
     }
     bench.close();
     Ok(())
@@ -94,6 +102,10 @@ impl<'a> Beside<'a> {
         Ok(beside)
     }
 
+    fn name(window: usize) -> String {
+        format!("append/{window} in flight, while regrouping")
+    }
+
     fn open(&self, regroup_bytes_per_second: u64) -> anyhow::Result<LocalStore> {
         let config = LocalConfig {
             regroup_bytes_per_second,
@@ -105,7 +117,7 @@ impl<'a> Beside<'a> {
     fn measure(&self, bench: &mut Bench, window: usize) {
         let appends = sized(48 * 1_024, 4_096);
         let case = Case {
-            name: format!("append/{window} in flight, while regrouping"),
+            name: Self::name(window),
             work: Work::Elements {
                 count: appends as u64,
                 bytes: FRAME_BYTES as u64,
@@ -154,6 +166,10 @@ struct Setup<'a> {
 }
 
 impl Setup<'_> {
+    fn name(&self) -> String {
+        format!("append/{} in flight", self.window)
+    }
+
     fn measure(&self, bench: &mut Bench) {
         let window = self.window;
         let case = |name: String, aim| Case {
@@ -169,22 +185,19 @@ impl Setup<'_> {
         let limits = RefCell::new(Vec::new());
         let before = self.figures.batches();
         let busy = RefCell::new(Duration::ZERO);
-        bench.versus(
-            case(format!("append/{window} in flight"), Aim::AtLeast(0.5)),
-            |side| match side {
-                Side::Ours => {
-                    let (answered, until_indexed) = self.ours();
-                    *busy.borrow_mut() += answered.wall;
-                    indexed.borrow_mut().push(until_indexed);
-                    answered
-                }
-                Side::Limit => {
-                    let took = self.limit();
-                    limits.borrow_mut().push(took);
-                    took
-                }
-            },
-        );
+        bench.versus(case(self.name(), Aim::AtLeast(0.5)), |side| match side {
+            Side::Ours => {
+                let (answered, until_indexed) = self.ours();
+                *busy.borrow_mut() += answered.wall;
+                indexed.borrow_mut().push(until_indexed);
+                answered
+            }
+            Side::Limit => {
+                let took = self.limit();
+                limits.borrow_mut().push(took);
+                took
+            }
+        });
         let (indexed, limits) = (indexed.into_inner(), limits.into_inner());
         let pairs = indexed.iter().zip(&limits).map(|(ours, limit)| Pair {
             ours: *ours,

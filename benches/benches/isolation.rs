@@ -10,10 +10,11 @@ use hdrhistogram::Histogram;
 use rustix::process::setpriority_process;
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use skytale_benches::client::{Agent, Appends, Client};
+use skytale_benches::figures::{Batches, Figures};
 use skytale_benches::frames::Channel;
 use skytale_benches::relay::Relay;
 use skytale_benches::stopwatch::Took;
-use skytale_benches::versus::{Aim, Bench, Case, Pair, Work, sized};
+use skytale_benches::versus::{Aim, Bench, Case, Pair, Work, sized, wanted};
 use skytale_log_store::{LocalConfig, LocalStore, LogStore};
 use skytale_proto::limits::FRAME_BYTES_MAX;
 use skytale_proto::{AccountId, Code};
@@ -44,6 +45,7 @@ const AIM: f64 = 3.0;
 fn main() -> anyhow::Result<()> {
     let mut bench =
         Bench::tabled("isolation: p99 of an account's appends under another's flood, against its own in quiet");
+    let figures = Figures::install()?;
     let places = Places::split()?;
     let with_defaults: fn(&mut RelayConfig) = |_| {};
     let without_rates: fn(&mut RelayConfig) = |config| {
@@ -53,7 +55,9 @@ fn main() -> anyhow::Result<()> {
     for (limits, change) in [("default limits", with_defaults), ("no rates", without_rates)] {
         for (frames, bytes) in [("1 KiB frames", FRAME_BYTES), ("1 MiB frames", FRAME_BYTES_MAX - 1_024)] {
             let name = format!("isolation/{limits}, flood of {frames}");
-            measure(&mut bench, &places, name, bytes, &change)?;
+            if wanted(&name) {
+                measure(&mut bench, &figures, &places, name, bytes, &change)?;
+            }
         }
     }
     bench.close();
@@ -62,6 +66,7 @@ fn main() -> anyhow::Result<()> {
 
 fn measure(
     bench: &mut Bench,
+    figures: &Figures,
     places: &Places,
     name: String,
     flood_bytes: usize,
@@ -79,6 +84,7 @@ fn measure(
     let mut all = [times()?, times()?];
     let accepted = Arc::new(AtomicU64::new(0));
     let mut flooded = Duration::ZERO;
+    let mut batches = [Batches::default(); 2];
     let mut pairs = Vec::new();
     for number in 0..sized(6, 2) {
         let mut took = [Took {
@@ -95,6 +101,7 @@ fn measure(
                 FLOODED => Flood::start(flood, &flooders, flood_bytes, &accepted),
                 _ => Flood::default(),
             };
+            let before = figures.batches();
             let begun = Instant::now();
             let mut away = victim.take().context("the victim is back")?;
             let appends = async move {
@@ -103,6 +110,10 @@ fn measure(
             };
             let (measured, back) = node.block_on(victims.spawn(appends))??;
             victim = Some(back);
+            let written = figures.batches().since(&before);
+            batches[side].count += written.count;
+            batches[side].frames += written.frames;
+            batches[side].sync_s += written.sync_s;
             if side == FLOODED {
                 flooded += begun.elapsed();
             }
@@ -123,6 +134,11 @@ fn measure(
         micros(under, 0.5),
         micros(under, 0.99),
         accepted.load(Ordering::Relaxed) as f64 / flooded.as_secs_f64(),
+    ));
+    let [quiet, under] = batches.map(|batches| batches.sync_s / batches.count * 1e6);
+    bench.note(format!(
+        "{name}: {quiet:.0} µs to write and sync a batch in quiet; flooded {under:.0} µs, with {:.1} frames",
+        batches[FLOODED].frames / batches[FLOODED].count
     ));
     let case = Case {
         name,

@@ -16,7 +16,7 @@ use skytale_benches::peers::redis::Redis;
 use skytale_benches::process::{Process, datagrams};
 use skytale_benches::served::{self, Served};
 use skytale_benches::stopwatch::{Stopwatch, Took};
-use skytale_benches::versus::{Aim, Bench, Case, Side, Work, in_turn, sized};
+use skytale_benches::versus::{Aim, Bench, Case, Side, Work, in_turn, sized, wanted};
 use skytale_log_store::{LocalConfig, LocalStore};
 use skytale_proto::Frame;
 use std::future::Future;
@@ -79,9 +79,8 @@ fn main() -> anyhow::Result<()> {
     }
     let mut bench = Bench::tabled("small: durable appends of 1 KiB through a relay node, against Redis Streams");
     let runtime = Runtime::new()?;
-    let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     for load in LOADS {
-        if only.as_ref().is_none_or(|only| load.name().contains(only)) {
+        if wanted(&load.name()) {
             measure(&mut bench, &runtime, load)?;
         }
     }

@@ -86,6 +86,13 @@ pub fn sized<T>(full: T, quick_size: T) -> T {
     if quick() { quick_size } else { full }
 }
 
+/// Whether a case is to be measured: all are, unless the command line has a part of a name.
+pub fn wanted(name: &str) -> bool {
+    let mut arguments = std::env::args().skip(1);
+    let only = arguments.find(|argument| !argument.starts_with('-'));
+    only.is_none_or(|only| name.contains(&only))
+}
+
 impl Bench {
     /// A benchmark, with criterion's own arguments taken from the command line.
     pub fn new(title: &'static str) -> Self {
