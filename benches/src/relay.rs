@@ -161,15 +161,20 @@ impl Relay {
         Client::start(agent, &address, token).await
     }
 
-    /// A client of raw logs, as the bridge is one.
-    pub async fn raw_client(&self, network: NetworkConfig) -> anyhow::Result<RawClient> {
+    /// Its address, as agents know it.
+    pub fn for_agents(&self) -> skytale_sdk::Relay {
         let mut relay = skytale_sdk::Relay::new(self.node.endpoint_id(), self.node.bound_addresses());
         relay.https_url = self.node.https_url().map(str::to_owned);
+        relay
+    }
+
+    /// A client of raw logs, as the bridge is one.
+    pub async fn raw_client(&self, network: NetworkConfig) -> anyhow::Result<RawClient> {
         let config = RawConfig {
             identity: Zeroizing::new([1; 32]),
             endpoint: Zeroizing::new([2; 32]),
             tokens: Tokens::new().provider(Vec::new()),
-            relays: RelaySource::Fixed(vec![relay]),
+            relays: RelaySource::Fixed(vec![self.for_agents()]),
             region: None,
             network,
         };

@@ -145,7 +145,7 @@ impl Fork {
         }
     }
 
-    /// Starts the relay node, and waits until the reader is told to acknowledge.
+    /// Starts the relay node, and waits until the reader learns that it must acknowledge.
     async fn wait(&self) {
         let mut events = self.reader.events();
         self.world.start_relay().await;
