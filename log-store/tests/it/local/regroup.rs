@@ -663,7 +663,7 @@ impl Following {
         self.replica.close().await.expect("closed");
         fs::remove_dir_all(self.dir.path().join("index")).expect("removed");
         let (replica, positions) = Replica::open(idle(self.dir.path())).await.expect("opens");
-        assert_eq!(positions, [self.position.clone()]);
+        assert_eq!(positions, std::slice::from_ref(&self.position));
         Self { replica, ..self }
     }
 }
