@@ -95,7 +95,8 @@ pub enum Event {
     },
     /// A channel has paused, since the limit of unacknowledged messages is reached: it resumes when the application
     /// acknowledges half of them. Or its log went back, as its operator has confirmed: it resumes on the present log when
-    /// the application has acknowledged all of them, stops reading, or sends something there.
+    /// the application has acknowledged all of them, stops reading, or sends something there, and after a minute in any
+    /// case.
     Paused {
         /// The channel.
         channel: ChannelId,

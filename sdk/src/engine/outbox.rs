@@ -96,6 +96,11 @@ impl Intent {
         )
     }
 
+    /// Whether the application may wait for it before it does anything else.
+    pub(super) const fn is_awaited(self) -> bool {
+        self.is_told() && !matches!(self, Self::Reboot)
+    }
+
     /// Whether it is part of a recovery: it goes out before everything else.
     pub(super) const fn is_way_back(self) -> bool {
         matches!(self, Self::Rejoin | Self::Renew | Self::Reboot)

@@ -71,7 +71,7 @@ pub enum Acceptance {
     /// The operator has said nothing, or spoke of other entries.
     Unconfirmed,
     /// The application is reading and has unacknowledged messages: it would acknowledge other entries than it means, and
-    /// be given some messages twice. Until then the log must not be read, since its next entries may come before those
+    /// be given some messages twice. Until then the log must not be read, since its next entries may come after those
     /// that this agent has yet to be shown.
     Unacked,
 }
@@ -138,7 +138,9 @@ impl Engine {
     }
 
     /// Continues with the relay node's present log, if its operator has accepted the rollback. `fork` says where it
-    /// parts from the log that this agent was shown, and `is_read` whether to wait for a reading application.
+    /// parts from the log that this agent was shown, and `is_read` whether to wait for a reading application. One that
+    /// has requested something to be sent is not waited for: that is possible only at the head, and it may acknowledge
+    /// only what it has answered.
     pub fn accept_rollback(
         &mut self,
         channel: ChannelId,
@@ -165,7 +167,7 @@ impl Engine {
         };
         // If nothing is to be undone here, another member must settle; if it does not, it reports again.
         let goes_back = kept < known.position.cursor;
-        if goes_back && is_read && unacked > 0 {
+        if goes_back && is_read && unacked > 0 && !self.is_anything_awaited(channel)? {
             return Ok(Acceptance::Unacked);
         }
         let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
@@ -175,6 +177,23 @@ impl Engine {
             self.reached.remove(&channel);
         }
         Ok(Acceptance::Settled(events))
+    }
+
+    /// Whether the outbox holds something that the application may wait for.
+    fn is_anything_awaited(&self, channel: ChannelId) -> Result<bool, EngineError> {
+        let (_, no) = one(self.vault.sql(), channel)?;
+        let kinds: Vec<i64> = self
+            .vault
+            .sql()
+            .prepare_cached("SELECT DISTINCT kind FROM outbox WHERE channel = ?1")?
+            .query_map([no], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for kind in kinds {
+            if Intent::from_number(kind)?.is_awaited() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Like [`Engine::is_word_news`], for the agent's own log.

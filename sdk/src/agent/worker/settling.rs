@@ -7,7 +7,7 @@ use super::state::Ask;
 use crate::engine::{Acceptance, Fork};
 use crate::event::Event;
 use crate::net::RelayError;
-use crate::net::relay::{Session, Subscription, SubscriptionItem, log_status};
+use crate::net::relay::{Refused, Session, Subscription, SubscriptionItem, log_status};
 use skytale_proto::{ChannelId, Code};
 use tokio::time::Instant;
 
@@ -47,7 +47,7 @@ impl Worker {
             Ok(status) => crate::engine::LogStatus::from(status),
             Err(RelayError::Refused(refused)) => {
                 tracing::debug!(%channel, %refused, "no log status");
-                self.state.on_settled();
+                self.not_settled(&refused);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -62,13 +62,13 @@ impl Worker {
             Err(RelayError::Refused(refused)) if refused.code() == Code::CursorBeyondHead => {}
             Err(RelayError::Refused(refused)) => {
                 tracing::debug!(%channel, %refused, "the log cannot be compared");
-                self.state.on_settled();
+                self.not_settled(&refused);
                 return Ok(());
             }
             Err(error) => return Err(error),
         }
         // A reader may still acknowledge messages that it got before.
-        let is_read = self.state.may_wait_for_reader() && self.signals.readers.receiver_count() > 0;
+        let is_read = self.state.may_wait_for_reader(Instant::now()) && self.signals.readers.receiver_count() > 0;
         let settled = self.ground.core.try_call(move |actor| {
             actor.bus.tell_all(actor.engine.compared(channel, &fork)?);
             let settled = actor.engine.accept_rollback(channel, &fork, &status, is_read)?;
@@ -81,7 +81,10 @@ impl Worker {
         let unacked = view.unacked;
         self.see(view);
         match settled {
-            Acceptance::Unconfirmed => self.state.on_settled(),
+            Acceptance::Unconfirmed => {
+                self.state.on_settled();
+                self.show();
+            }
             Acceptance::Settled(_) => {
                 self.unsubscribe();
                 self.state.on_settled();
@@ -92,12 +95,19 @@ impl Worker {
                 self.unsubscribe();
                 self.state.on_unacked(Instant::now());
                 self.show();
-                if self.state.waits_for_reader() {
-                    self.ground.core.bus.tell(Event::Paused { channel, unacked });
-                }
+                self.ground.core.bus.tell(Event::Paused { channel, unacked });
             }
         }
         Ok(())
+    }
+
+    /// Handles that the relay node did not answer the question.
+    fn not_settled(&mut self, refused: &Refused) {
+        match refused.code().is_retryable() {
+            true => self.state.on_settle_failed(refused.retry_after, Instant::now()),
+            false => self.state.on_settled(),
+        }
+        self.show();
     }
 }
 

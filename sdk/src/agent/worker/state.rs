@@ -12,7 +12,7 @@
 //!     └──── something to read or to send ─ Watched <┘
 //!
 //!   any ──the log went back, and messages are unacknowledged──> Unacked: not subscribed
-//!         └── acknowledged, the reader is gone, or something to send ──Settle──> Behind
+//!         └── acknowledged, the reader is gone, something to send, or time ──Settle──> Behind
 //!
 //!   something to send ──Pump──> in flight ──verdicts──> settled
 //!          ^                        │
@@ -38,6 +38,11 @@ const RETRY_LIVE: Duration = Duration::from_secs(1);
 const REFRESH_EACH: Duration = Duration::from_secs(1);
 /// Interval at which a channel is read that cannot be watched.
 const READ_EVERY: Duration = Duration::from_secs(5);
+/// Number of attempts to settle in a session.
+const SETTLE_MAX: u32 = 6;
+/// Longest time in a session for which a channel is not read until the application has acknowledged its messages.
+/// It may acknowledge only when it has read more.
+const HOLD_MAX: Duration = Duration::from_secs(60);
 /// Number of times that a channel may be woken without an entry before it waits.
 const WOKEN_MAX: u32 = 3;
 /// Bytes of frames requested from the engine at once.
@@ -67,6 +72,14 @@ pub(super) struct WorkerState {
     lasting: Lasting,
     /// State of handling evidence that the log went back, in this session.
     settling: Settling,
+    settle_at: Instant,
+    settle_backoff: Backoff,
+    /// Number of attempts to settle that failed for now.
+    settle_failed: u32,
+    /// End of waiting for acknowledgements, once that has begun.
+    hold_until: Option<Instant>,
+    /// Number of intents in the outbox that are no reason to end it.
+    outbox_held: u64,
     /// Time at which this agent replaces the leaf that it joined with.
     refresh_at: Option<Instant>,
     /// Turn in which this agent recreates the group, unless another one does so earlier.
@@ -113,7 +126,7 @@ enum Settling {
     /// It was asked, and there is nothing to do in this session.
     Asked,
     /// It was asked. The application must first acknowledge its messages, and the log is not read meanwhile: its next
-    /// entries may come before those that this agent has yet to be shown.
+    /// entries may come after those that this agent has yet to be shown.
     Unacked,
 }
 
@@ -137,7 +150,7 @@ pub(super) enum Step {
         expected: Offset,
     },
     /// Settle evidence that the log went back, if the operator has confirmed it. Then [`WorkerState::on_settled`], with
-    /// [`WorkerState::on_moved_on`] if the cursor has moved, or [`WorkerState::on_unacked`].
+    /// [`WorkerState::on_moved_on`] if that was done, [`WorkerState::on_unacked`] or [`WorkerState::on_settle_failed`].
     Settle,
     /// Commit the removal of leaving members: the members before this one did not do so in time.
     TakeTurn,
@@ -253,6 +266,11 @@ impl WorkerState {
             reads_refused: Refusals::default(),
             lasting: Lasting::default(),
             settling: Settling::No,
+            settle_at: now,
+            settle_backoff: Backoff::new(RETRY.0, RETRY.1),
+            settle_failed: 0,
+            hold_until: None,
+            outbox_held: 0,
             refresh_at: None,
             reboot: None,
             held: false,
@@ -282,8 +300,13 @@ impl WorkerState {
             self.subscribe_at = now;
             return Some(Step::Unwatch);
         }
-        if self.settling == Settling::Ask {
-            return Some(Step::Settle);
+        if self.waits_for_reader() && !self.may_wait_for_reader(now) {
+            self.settling = Settling::Ask;
+        }
+        match self.settling {
+            Settling::Ask if now >= self.settle_at => return Some(Step::Settle),
+            Settling::Unacked => return None,
+            _ => {}
         }
         if self.wants_subscription() && now >= self.subscribe_at {
             return Some(Step::Subscribe {
@@ -317,7 +340,11 @@ impl WorkerState {
 
     /// Returns when [`WorkerState::next`] will have a step, as far as is known now.
     pub(super) fn wake(&self) -> Option<Instant> {
+        if self.waits_for_reader() {
+            return self.hold_until;
+        }
         let wake = [
+            (self.settling == Settling::Ask).then_some(self.settle_at),
             self.wants_subscription().then_some(self.subscribe_at),
             (self.pump && self.may_offer()).then_some(self.pump_at),
             self.turn.map(|turn| turn.at),
@@ -376,11 +403,12 @@ impl WorkerState {
     }
 
     const fn wants_subscription(&self) -> bool {
-        self.exists && matches!(self.reading, Reading::No) && !self.waits_for_reader()
+        let is_settled = matches!(self.settling, Settling::No | Settling::Asked);
+        self.exists && matches!(self.reading, Reading::No) && is_settled
     }
 
     /// Whether the channel is not read until the application has acknowledged its messages, is no longer reading
-    /// ([`WorkerState::on_reader_gone`]) or sends something.
+    /// ([`WorkerState::on_reader_gone`]), sends something, or [`HOLD_MAX`] is over.
     pub(super) const fn waits_for_reader(&self) -> bool {
         matches!(self.settling, Settling::Unacked)
     }
@@ -430,20 +458,22 @@ impl WorkerState {
     pub(super) fn on_view(&mut self, view: ChannelInfo) -> bool {
         let settled = view.outbox == 0 && self.view.outbox > 0;
         self.view = view;
-        if self.waits_for_reader() && !self.may_wait_for_reader() {
-            self.settling = Settling::Ask;
+        if self.waits_for_reader() {
+            if self.view.unacked == 0 || self.view.outbox > self.outbox_held {
+                self.settling = Settling::Ask;
+            }
+            self.outbox_held = self.outbox_held.min(self.view.outbox);
         }
         settled
     }
 
     /// Sets whether there is evidence that the log went back. It is examined once per session: the operator's word
-    /// comes with a restarted node, and a member's messages must not make this agent read the log repeatedly.
+    /// comes with a restarted node, and a member's messages must not make this agent read the log repeatedly. Entries
+    /// without evidence take nothing back of earlier ones.
     pub(super) fn on_evidence(&mut self, is_there: bool) {
-        self.settling = match (is_there, self.settling) {
-            (false, Settling::Ask) => Settling::No,
-            (true, Settling::No) => Settling::Ask,
-            (_, settling) => settling,
-        };
+        if is_there && self.settling == Settling::No {
+            self.settling = Settling::Ask;
+        }
     }
 
     /// Whether [`Step::Settle`] comes next: nothing is reported of the channel before it is done.
@@ -456,18 +486,28 @@ impl WorkerState {
         self.settling = Settling::Asked;
     }
 
-    /// Whether to settle only after the application has acknowledged its messages. Not if something is to be sent: that
-    /// is possible only at the head, and the application may acknowledge only what it has answered.
-    pub(super) const fn may_wait_for_reader(&self) -> bool {
-        self.view.unacked > 0 && self.view.outbox == 0
+    /// Handles that it could not be settled, for a reason that may pass: it is retried, and the log is not read before,
+    /// but in the end it is.
+    pub(super) fn on_settle_failed(&mut self, retry_after: Option<Duration>, now: Instant) {
+        self.settle_failed += 1;
+        if self.settle_failed >= SETTLE_MAX {
+            self.settling = Settling::Asked;
+        } else {
+            self.settling = Settling::Ask;
+            self.settle_at = now + self.settle_backoff.next(retry_after);
+        }
+    }
+
+    /// Whether the application's acknowledgements may be waited for.
+    pub(super) fn may_wait_for_reader(&self, now: Instant) -> bool {
+        self.hold_until.is_none_or(|until| now < until)
     }
 
     /// Handles that it can be settled once the application has acknowledged its messages. The subscription has ended.
     pub(super) fn on_unacked(&mut self, now: Instant) {
-        self.settling = match self.may_wait_for_reader() {
-            true => Settling::Unacked,
-            false => Settling::Ask,
-        };
+        self.settling = Settling::Unacked;
+        self.hold_until.get_or_insert(now + HOLD_MAX);
+        self.outbox_held = self.view.outbox;
         self.was_live = false;
         self.reading = Reading::No;
         self.subscribe_at = now;
@@ -490,8 +530,8 @@ impl WorkerState {
         if matches!(code, Code::VaultDamaged | Code::Mls) {
             self.lasting.count(code);
         }
-        if self.settling == Settling::Ask {
-            self.settling = Settling::Asked;
+        if matches!(self.settling, Settling::Ask | Settling::Unacked) {
+            self.on_settle_failed(None, now);
         }
         self.was_live = false;
         let pause = self.pump_backoff.next(None);

@@ -377,17 +377,20 @@ fn a_relay_node_that_wakes_a_channel_for_nothing_is_heeded_less_and_less() {
     assert!(matches!(state.next(now), Some(Step::Subscribe { .. })), "at once");
 }
 
-/// Something that happens to a channel.
 /// A channel whose log went back, as its operator has confirmed, with two messages to acknowledge.
 fn unacked(now: Instant) -> WorkerState {
     let mut state = subscribed(now);
     state.on_evidence(true);
     state.on_view(ChannelInfo { unacked: 2, ..view() });
     assert_eq!(state.next(now), Some(Step::Settle));
-    assert!(state.may_wait_for_reader());
+    assert!(state.may_wait_for_reader(now));
     state.on_unacked(now);
     assert!(state.waits_for_reader());
-    assert_eq!((state.next(now), state.wake()), (None, None), "the log is not read");
+    assert_eq!(
+        (state.next(now), state.wake()),
+        (None, Some(now + HOLD_MAX)),
+        "the log is not read"
+    );
     assert_eq!(state.followed(), Followed::Paused);
     state
 }
@@ -419,13 +422,41 @@ fn a_log_that_went_back_is_not_waited_with_for_a_reader_that_is_gone_or_that_sen
         outbox: 1,
         ..view()
     });
-    assert!(!state.may_wait_for_reader());
     assert_eq!(state.next(now), Some(Step::Settle));
-    // The answer to a question that was asked before.
+    // It is the engine's own: the application waits for nothing.
     state.on_unacked(now);
+    assert_eq!(state.next(now), None);
+    state.on_view(ChannelInfo {
+        unacked: 2,
+        outbox: 2,
+        ..view()
+    });
     assert_eq!(state.next(now), Some(Step::Settle));
+    state.on_unacked(now);
+    let late = now + HOLD_MAX;
+    assert_eq!(state.next(late), Some(Step::Settle), "nor for ever");
+    assert!(!state.may_wait_for_reader(late));
 }
 
+#[test]
+fn a_question_that_cannot_be_answered_now_is_retried_before_the_log_is_read_but_not_for_ever() {
+    let mut now = Instant::now();
+    let mut state = WorkerState::new(view(), INBOX_MAX, now);
+    state.on_evidence(true);
+    state.on_evidence(false);
+    for _ in 1..SETTLE_MAX {
+        assert_eq!(state.next(now), Some(Step::Settle), "what was evidence still is");
+        state.on_settle_failed(None, now);
+        assert!(!matches!(state.next(now), Some(Step::Settle | Step::Subscribe { .. })));
+        state.on_frames(0, None, now);
+        now = state.wake().expect("it is retried");
+    }
+    assert_eq!(state.next(now), Some(Step::Settle));
+    state.on_settle_failed(None, now);
+    assert!(matches!(state.next(now), Some(Step::Subscribe { .. })));
+}
+
+/// Something that happens to a channel.
 #[derive(Clone, Debug)]
 enum Story {
     Pass(u64),
@@ -441,8 +472,10 @@ enum Story {
     Seats(bool),
     GiveWay,
     Woken(bool),
-    WentBack,
+    WentBack(bool),
     IsRead(bool),
+    Refuses(bool),
+    Confirms(bool),
 }
 
 fn story() -> impl Strategy<Value = Vec<Story>> {
@@ -479,8 +512,10 @@ fn story() -> impl Strategy<Value = Vec<Story>> {
         any::<bool>().prop_map(Story::Seats),
         Just(Story::GiveWay),
         any::<bool>().prop_map(Story::Woken),
-        Just(Story::WentBack),
+        any::<bool>().prop_map(Story::WentBack),
         any::<bool>().prop_map(Story::IsRead),
+        any::<bool>().prop_map(Story::Refuses),
+        any::<bool>().prop_map(Story::Confirms),
     ];
     proptest::collection::vec(event, 1..120)
 }
@@ -496,7 +531,7 @@ proptest! {
         let (mut seats, mut waits, mut watched) = (true, false, false);
         // The relay node has said that this agent is not on the roster: if it says so for long, the log may have gone back.
         let mut denied = false;
-        let mut is_read = true;
+        let (mut is_read, mut refuses, mut confirms) = (true, false, true);
         for happens in story {
             match happens {
                 Story::Pass(ms) => now += Duration::from_millis(ms),
@@ -535,10 +570,12 @@ proptest! {
                     watched = false;
                     state.on_woken_up(is_ready, now);
                 }
-                Story::WentBack => {
-                    denied = true;
-                    state.on_evidence(true);
+                Story::WentBack(is) => {
+                    denied |= is;
+                    state.on_evidence(is);
                 }
+                Story::Refuses(is) => refuses = is,
+                Story::Confirms(is) => confirms = is,
                 Story::IsRead(is) => {
                     is_read = is;
                     if !is {
@@ -607,14 +644,19 @@ proptest! {
                     }
                     Step::Settle => {
                         prop_assert!(denied, "there is no evidence");
-                        let is_held = is_read && state.may_wait_for_reader();
-                        prop_assert_eq!(is_held, is_read && view.unacked > 0 && view.outbox == 0);
-                        (subscription, waits, watched) = (false, false, false);
-                        if is_held {
-                            state.on_unacked(now);
-                        } else {
+                        let is_held = is_read && state.may_wait_for_reader(now) && view.unacked > 0 && view.outbox == 0;
+                        if refuses {
+                            state.on_settle_failed(None, now);
+                        } else if !confirms {
                             state.on_settled();
-                            state.on_moved_on(now);
+                        } else {
+                            (subscription, waits, watched) = (false, false, false);
+                            if is_held {
+                                state.on_unacked(now);
+                            } else {
+                                state.on_settled();
+                                state.on_moved_on(now);
+                            }
                         }
                     }
                     Step::Pump { renew, bytes } => {
