@@ -2,12 +2,13 @@
 
 use super::dice::Dice;
 use super::kinds::Kind;
+use super::traffic::Traffic;
 use super::trials::Newcomers;
 use crate::fleet::{Machine, Watch};
 use crate::output::{Context as _, Outcome};
 use skytale_proto::Code;
 use skytale_wire::Cut;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Durations of faults.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +147,7 @@ impl Fault {
     }
 
     /// Makes it happen, lets it last, and mends it.
-    pub(super) async fn happen(&self, machine: &mut Machine, newcomers: &mut Newcomers) -> Outcome {
+    pub(super) async fn happen(&self, machine: &mut Machine, newcomers: &mut Newcomers, traffic: &Traffic) -> Outcome {
         let last = tokio::time::sleep(self.lasts.unwrap_or_default());
         match self.kind {
             Kind::RelayKilled => {
@@ -185,7 +186,7 @@ impl Fault {
                 Ok(())
             }
             Kind::Restart => self.restart(machine).await,
-            Kind::StoreRestored => self.restore(machine).await,
+            Kind::StoreRestored => self.restore(machine, traffic).await,
             Kind::ApiAway => self.without_api(machine, newcomers).await,
             Kind::DatabaseReadOnly => self.without_writes(machine, newcomers).await,
             Kind::KeysRotated => self.rotate_keys(machine, newcomers).await,
@@ -232,7 +233,7 @@ impl Fault {
 
     /// Restores as docs/operating-a-fleet.md says: relay nodes stop, the copy is put back once more, the replicas'
     /// entries are put back into the streams, and relay nodes begin with empty replicas.
-    async fn restore(&self, machine: &mut Machine) -> Outcome {
+    async fn restore(&self, machine: &mut Machine, traffic: &Traffic) -> Outcome {
         for server in &self.servers {
             machine.nats.kill(*server).await?;
             machine.nats.keep_copy(*server)?;
@@ -240,8 +241,11 @@ impl Fault {
         for server in &self.servers {
             machine.nats.run(*server).await?;
         }
+        let copied = Instant::now();
         machine.nats.ready().await?;
         machine.ready().await?;
+        // Nothing goes back before the streams hold more than the copy does: appends wait for a while after the servers are there.
+        traffic.answered_since(copied, &self.what).await?;
         tokio::time::sleep(self.lasts.unwrap_or_default()).await;
         self.put_back(machine).await?;
         machine.halted().await?;

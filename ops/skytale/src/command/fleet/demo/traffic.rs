@@ -1,13 +1,13 @@
 //! Traffic of agents meanwhile: they send, and now and then change their keys, each at a pace of its own.
 
 use crate::agent::failed;
-use crate::output::Outcome;
+use crate::output::{Failure, Outcome};
 use crate::stage::Ledger;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use skytale_history::Event;
-use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
+use skytale_proto::{AgentId, ChannelId, Code, FrameId, Offset};
 use skytale_sdk::{AgentError, Channel, Delivered, Sent};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 const IN_FLIGHT_MAX: usize = 256;
 /// Interval between the commits of each author. All begin at once, so that they do so at the same time again and again.
 const ROTATES_EVERY: Duration = Duration::from_secs(2);
+/// Maximum time for messages to go through again after a fault is mended.
+const RECOVERS_WITHIN: Duration = Duration::from_secs(120);
 
 /// Observations in a run.
 #[derive(Debug, Default)]
@@ -78,8 +80,25 @@ impl Traffic {
         }
     }
 
-    /// Whether each author has seen a message in the log that it sent since then.
-    pub(super) fn all_answered_since(&self, then: Instant) -> bool {
+    /// Waits until each author has seen a message in the log that it sent since then. `what` is what may hinder them.
+    pub(super) async fn answered_since(&self, then: Instant, what: &str) -> Outcome {
+        let begun = Instant::now();
+        while !self.all_answered_since(then) {
+            if begun.elapsed() > RECOVERS_WITHIN {
+                return Err(Failure::new(
+                    Code::Mismatch,
+                    format!(
+                        "an author's messages have not gone through for {} s: {what}",
+                        RECOVERS_WITHIN.as_secs()
+                    ),
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    fn all_answered_since(&self, then: Instant) -> bool {
         let seen = self.seen.lock();
         let recent = seen.answers.iter().rev().take_while(|answer| answer.at >= then);
         let sent_since = recent.filter(|answer| answer.at.checked_sub(answer.waited).is_some_and(|sent| sent >= then));
@@ -92,7 +111,7 @@ impl Traffic {
         self.stop.cancel();
         for author in self.authors.drain(..) {
             author.await.map_err(|error| {
-                crate::output::Failure::new(skytale_proto::Code::Mismatch, "an author ended by itself").because(&error)
+                Failure::new(Code::Mismatch, "an author ended by itself").because(&error)
             })??;
         }
         Ok(())
