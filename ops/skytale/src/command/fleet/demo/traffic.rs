@@ -110,9 +110,9 @@ impl Traffic {
     pub(super) async fn finish(&mut self) -> Outcome {
         self.stop.cancel();
         for author in self.authors.drain(..) {
-            author.await.map_err(|error| {
-                Failure::new(Code::Mismatch, "an author ended by itself").because(&error)
-            })??;
+            author
+                .await
+                .map_err(|error| Failure::new(Code::Mismatch, "an author ended by itself").because(&error))??;
         }
         Ok(())
     }
