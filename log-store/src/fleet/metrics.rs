@@ -106,6 +106,25 @@ pub(super) fn describe() {
     );
 }
 
+/// Shows the values of a node that has met nothing yet. A metric that is not there cannot be told from a node that has none.
+pub(super) fn begin<'a>(shards: impl IntoIterator<Item = &'a str>) {
+    for shard in shards {
+        lag(shard, 0);
+        halted(shard, false);
+        copies_behind(shard, 0);
+        for count in [FOLLOWED, RESUMED, REPUBLISHED, CHECKPOINTS, MARKS, GARBAGE] {
+            counter!(count, "shard" => shard.to_owned()).increment(0);
+        }
+    }
+    for count in [DISCONNECTED, KEY_SWITCHED] {
+        counter!(count).increment(0);
+    }
+    welcomes_owed(0);
+    rights(0);
+    key_problems(0);
+    clock_ahead(0);
+}
+
 pub(super) fn lag(shard: &str, messages: u64) {
     gauge!(LAG, "shard" => shard.to_owned()).set(messages as f64);
 }

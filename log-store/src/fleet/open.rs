@@ -11,7 +11,7 @@ use super::owed::Owed;
 use super::peers::{self, Peers};
 use super::shards::{ShardId, Shards};
 use super::sync::{self, Meaning, Prober};
-use super::{chain, keys, mirror, publisher, retention, rights, streams, sweeper};
+use super::{chain, keys, metrics, mirror, publisher, retention, rights, streams, sweeper};
 use crate::local::ShardPosition;
 use crate::local::replica::Replica;
 use async_nats::connection::State;
@@ -333,6 +333,7 @@ impl Opening {
             ended: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        metrics::begin(node.handles.values().map(|shard| shard.label.as_str()));
         node.cannot_read(&found.unread);
         for (shard, receiver) in queues {
             node.tasks.spawn(publisher::publish_all(node.clone(), shard, receiver));

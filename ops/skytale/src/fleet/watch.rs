@@ -14,6 +14,8 @@ pub(crate) struct NodeSample {
     pub region: String,
     /// `ready`, `behind` or `down`.
     pub state: &'static str,
+    /// Address of its `/metrics` and `/readyz`, while it runs.
+    pub admin: Option<SocketAddr>,
     /// Agents in session.
     pub agents: u64,
     pub appends_per_s: f64,
@@ -53,6 +55,7 @@ impl NodeSample {
             node: node.to_owned(),
             region: region.to_owned(),
             state: "down",
+            admin: None,
             agents: 0,
             appends_per_s: 0.0,
             replay_bytes_per_s: 0.0,
@@ -76,6 +79,7 @@ impl Watch {
     async fn look_at(&mut self, node: &str, region: &str, admin: Option<SocketAddr>) -> NodeSample {
         let mut sample = NodeSample::down(node, region);
         let Some(admin) = admin else { return sample };
+        sample.admin = Some(admin);
         let Ok((200, page)) = http::get(admin, "/metrics").await else {
             self.last.remove(node);
             return sample;

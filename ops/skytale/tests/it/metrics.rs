@@ -1,6 +1,7 @@
 //! Metrics for operators: the dashboard and the alerts of `ops/grafana` ask for metrics that servers have, and each
 //! metric of a server has a description.
 
+use crate::fleet;
 use crate::full_disk::get;
 use crate::node::{Node, text};
 use crate::process::{Place, Running};
@@ -121,10 +122,39 @@ fn relay() -> BTreeSet<String> {
     on(&page)
 }
 
+/// A relay node of a fleet, through which an agent made a channel.
+fn fleet_node() -> BTreeSet<String> {
+    let mut place = fleet::place();
+    let mut running = fleet::fleet(&mut place, &["--nodes", "1"]);
+    let vault = ["--vault", "alice.vault", "--timeout-s", "60"];
+    place.json(&[&["init"], &vault[..]].concat());
+    place.json(&[&["channel", "create", "plans"], &vault[..]].concat());
+    let told = running.json();
+    let admin = text(&told["nodes"][0]["admin"]);
+    let (status, page) = get(&admin, "/metrics");
+    assert_eq!(status, "200");
+    for quiet in [
+        "skytale_fleet_shard_halted",
+        "skytale_fleet_copies_behind",
+        "skytale_fleet_key_problems",
+        "skytale_fleet_rights_problems",
+        "skytale_fleet_servers_unread",
+    ] {
+        let values: Vec<&str> = page.lines().filter(|line| line.starts_with(quiet)).collect();
+        assert!(
+            !values.is_empty() && values.iter().all(|line| line.ends_with(" 0")),
+            "{quiet} of a fleet that is well: {values:?}"
+        );
+    }
+    assert_eq!(running.stop("TERM").0, 0);
+    on(&page)
+}
+
 #[test]
 fn the_dashboard_and_the_alerts_ask_for_metrics_that_servers_have() {
     let mut there = api();
     there.extend(relay());
+    there.extend(fleet_node());
     for process in [
         "process_open_fds",
         "process_max_fds",
