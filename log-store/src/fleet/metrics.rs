@@ -106,7 +106,7 @@ pub(super) fn describe() {
     );
 }
 
-/// Shows the values of a node that has met nothing yet. A metric that is not there cannot be told from a node that has none.
+/// Shows the values of a node that has met nothing yet. Where a metric is missing, nobody knows whether all is well.
 pub(super) fn begin<'a>(shards: impl IntoIterator<Item = &'a str>) {
     for shard in shards {
         lag(shard, 0);
