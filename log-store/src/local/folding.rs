@@ -34,6 +34,9 @@ const GATHER_MAX: Duration = Duration::from_micros(900);
 /// nearly as long to come as a sync takes, two batches that take turns, one folded while the other is synced, are
 /// faster than one.
 const GATHER_PER_SYNC: f64 = 0.3;
+/// A frame of so many bytes takes longer to write than a sync takes: it begins a batch. Those before it do not wait for it, and
+/// those behind it wait for one such frame, not for several.
+const LARGE_BYTES: usize = 256 * 1024;
 
 /// Callers that wait for a batch, and their answers when it is durable.
 #[derive(Default)]
@@ -91,6 +94,8 @@ struct Folding {
     writer_waits: bool,
     /// The batch has its time.
     timed: bool,
+    /// The batch begins with a large frame.
+    is_large: bool,
     /// No more commands come.
     ended: bool,
     /// Nobody takes batches any more.
@@ -136,6 +141,7 @@ impl Stage {
                 before: 0,
                 writer_waits: false,
                 timed: false,
+                is_large: false,
                 ended: false,
                 abandoned: false,
             }),
@@ -176,7 +182,7 @@ impl Stage {
             let Some(command) = intake.next() else { break };
             match command {
                 Command::Append { frame, asked, answer } => {
-                    self.wait_for_room(&mut folding);
+                    self.wait_until(&mut folding, |folding| folding.takes(&frame, &self.shared.config));
                     folding.append(&self.shared, &frame, asked, answer);
                 }
                 Command::Retire { logs, answer } => self.retire(&mut folding, &logs, answer),
@@ -220,11 +226,9 @@ impl Stage {
         let mut folding = self.folding.lock();
         // Those that come meanwhile are for the next batch.
         for _ in 0..=intake.len() {
-            if !folding.has_room(&self.shared.config) {
-                break;
-            }
             match intake.peek() {
-                Some(Command::Append { .. }) => {}
+                Some(Command::Append { frame, .. }) if folding.takes(frame, &self.shared.config) => {}
+                Some(Command::Append { .. }) => break,
                 Some(_) => return self.help.ring(),
                 None => break,
             }
@@ -280,7 +284,11 @@ impl Stage {
 
     /// Waits until the batch may grow.
     fn wait_for_room(&self, folding: &mut MutexGuard<'_, Folding>) {
-        while !folding.abandoned && !folding.has_room(&self.shared.config) {
+        self.wait_until(folding, |folding| folding.has_room(&self.shared.config));
+    }
+
+    fn wait_until(&self, folding: &mut MutexGuard<'_, Folding>, fits: impl Fn(&Folding) -> bool) {
+        while !folding.abandoned && !fits(folding) {
             self.tell_writer(folding);
             self.moved.wait(folding);
         }
@@ -308,8 +316,14 @@ impl Stage {
         }
         folding.writer_waits = false;
         let mut folding = self.gather(folding, there, GATHER_MAX.min(sync.mul_f64(GATHER_PER_SYNC)));
-        folding.before = folding.answers.appends.len();
+        // The author of a large frame needs longer than a sync to send another one.
+        folding.before = if folding.is_large {
+            0
+        } else {
+            folding.answers.appends.len()
+        };
         folding.timed = false;
+        folding.is_large = false;
         let taken = folding.lay(&self.shared, false);
         self.moved.notify_all();
         Some(taken)
@@ -377,6 +391,7 @@ impl Stage {
         self.shared.space.set_waiting(!folding.waiting.is_empty());
         folding.untold.clear();
         folding.rolled_back += 1;
+        folding.is_large = false;
         folding.builder.roll_back(next_batch);
         folding.set.roll_back();
         self.moved.notify_all();
@@ -441,6 +456,7 @@ impl Folding {
             return;
         }
         self.begin(&shared.config);
+        self.is_large |= frame.encoded().len() >= LARGE_BYTES;
         self.answers.queued_bytes += frame.encoded().len();
         let log = frame.header().log;
         let outcome = match shared.running().and_then(|()| self.admits(shared, &log, asked)) {
@@ -549,6 +565,11 @@ impl Folding {
     fn has_room(&self, config: &LocalConfig) -> bool {
         self.builder.bytes() < config.batch_bytes_max
             && self.answers.appends.len() + self.answers.messages < config.batch_frames_max
+    }
+
+    /// Whether this frame may be in the batch.
+    fn takes(&self, frame: &Frame, config: &LocalConfig) -> bool {
+        self.has_room(config) && (frame.encoded().len() < LARGE_BYTES || self.is_idle())
     }
 
     /// Whether there is nothing to write and nobody to answer.

@@ -10,6 +10,7 @@ mod full;
 mod full_disk;
 mod index;
 mod inspect;
+mod large;
 mod poison;
 mod quiet;
 mod regroup;
