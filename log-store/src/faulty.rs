@@ -22,7 +22,7 @@ use skytale_proto::{AccountId, AgentId, Frame, FrameId, Kind, LogId, Offset};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -73,6 +73,7 @@ pub struct FaultyStore {
     held: Mutex<Vec<Frame>>,
     /// All frames that have come, if they are to be kept.
     seen: Mutex<Option<Vec<Frame>>>,
+    keeps_refused: AtomicBool,
     kept_out: AtomicUsize,
     appended_bytes: AtomicUsize,
     read_bytes: AtomicUsize,
@@ -173,7 +174,13 @@ impl FaultyStore {
             kept_out: AtomicUsize::new(0),
             appended_bytes: AtomicUsize::new(0),
             read_bytes: AtomicUsize::new(0),
+            keeps_refused: AtomicBool::new(false),
         })
+    }
+
+    /// From now on it says that it keeps frames that it refuses, as a fleet's streams do.
+    pub fn keep_refused(&self) {
+        self.keeps_refused.store(true, Ordering::SeqCst);
     }
 
     /// Fails the next frame with this body.
@@ -390,6 +397,10 @@ impl LogStore for FaultyStore {
 
     fn lane(&self, log: &LogId) -> u32 {
         self.behind.lane(log)
+    }
+
+    fn keeps_refused(&self) -> bool {
+        self.keeps_refused.load(Ordering::SeqCst) || self.behind.keeps_refused()
     }
 
     fn given_up_ms(&self) -> u64 {

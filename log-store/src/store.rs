@@ -96,6 +96,11 @@ pub trait LogStore: Send + Sync + 'static {
         0
     }
 
+    /// Whether a frame that its log refuses, or has already, takes room in this store all the same, until retention removes it.
+    fn keeps_refused(&self) -> bool {
+        false
+    }
+
     /// Entries up to this time, unix milliseconds, are no longer kept, as far as the store knows; 0 where it knows of none.
     fn given_up_ms(&self) -> u64 {
         0

@@ -407,6 +407,16 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_was_taken_back_is_not_used_for_longer_than_a_token() {
+        let key = "trust.keys_stale_after_ms";
+        assert_eq!(refused(|config| config.trust.keys_stale_after_ms = 3_660_001), key);
+        assert_eq!(refused(|config| config.trust.keys_stale_after_ms = 0), key);
+        let key = "trust.keys_every_ms";
+        assert_eq!(refused(|config| config.trust.keys_every_ms = 3_660_001), key);
+        assert_eq!(refused(|config| config.trust.keys_every_ms = 0), key);
+    }
+
+    #[test]
     fn https_needs_a_certificate_and_a_url_beyond_loopback() {
         let https = |change: fn(&mut HttpsConfig)| {
             let mut config = RelayConfig::for_tests("issuer", "audience");

@@ -1,13 +1,15 @@
 //! Usage of this node by each account: bytes that may still be stored, and channels made within a day.
 //!
 //! Counted by the hour. An hour's bytes count until the store says that it keeps nothing from then ([`LogStore::given_up_ms`]), so
-//! retention by age and by size both make room. Frames that the log refused, and those that it had already, do not count.
+//! retention by age and by size both make room. Frames that the log refused, and those that it had already, count where the store
+//! keeps them ([`LogStore::keeps_refused`]).
 //!
 //! The counters are a node's own: it counts the bytes from its sessions, and in a fleet each node counts for itself.
 //! They are written to a file from time to time and when the node stops; after a crash the last half a minute is not
 //! counted, and without the file everything begins at 0. They say how much an account may add, never what an entry is.
 //!
 //! [`LogStore::given_up_ms`]: skytale_log_store::LogStore::given_up_ms
+//! [`LogStore::keeps_refused`]: skytale_log_store::LogStore::keeps_refused
 
 use crate::rate::frames_of;
 use parking_lot::Mutex;
@@ -87,6 +89,8 @@ pub(crate) struct Charge {
     account: AccountId,
     hour: u64,
     caused: Caused,
+    /// The frame's own bytes.
+    frame_bytes: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,6 +106,16 @@ pub(crate) fn caused_by(header: &Header, bytes: usize) -> Caused {
     Caused {
         bytes: bytes as u64 + welcomes * WELCOME_BYTES,
         channels: u32::from(matches!(header.detail, Detail::Create { .. })),
+    }
+}
+
+impl Charge {
+    /// The charge for a frame of so many bytes.
+    pub(crate) const fn of_frame(self, bytes: usize) -> Self {
+        Self {
+            frame_bytes: bytes as u64,
+            ..self
+        }
     }
 }
 
@@ -162,7 +176,12 @@ impl Usage {
         }
         hours.add(hour, caused);
         counted.changed = true;
-        Ok(Charge { account, hour, caused })
+        Ok(Charge {
+            account,
+            hour,
+            caused,
+            frame_bytes: 0,
+        })
     }
 
     /// A request caused nothing after all.
@@ -172,6 +191,16 @@ impl Usage {
             hours.take_back(charge.hour, charge.caused);
             counted.changed = true;
         }
+    }
+
+    /// The log refused a frame, or had it already: it caused nothing, except for its own bytes where the store keeps them.
+    pub(crate) fn refused(&self, charge: Charge, is_kept: bool) {
+        let kept = if is_kept { charge.frame_bytes } else { 0 };
+        let caused = Caused {
+            bytes: charge.caused.bytes.saturating_sub(kept),
+            ..charge.caused
+        };
+        self.take_back(Charge { caused, ..charge });
     }
 
     /// Forgets bytes that are no longer stored, and writes the rest down. Blocks.
@@ -324,6 +353,31 @@ mod tests {
         assert_eq!(usage.bytes(account), 0);
         usage.tidy(0, NOW);
         assert!(usage.accounts.lock().by_id.is_empty());
+    }
+
+    #[test]
+    fn a_refused_frame_counts_where_the_store_keeps_it() {
+        let (usage, account) = (Usage::in_memory(), AccountId::generate());
+        let caused = Caused {
+            bytes: 900,
+            channels: 1,
+        };
+        let charge = || usage.take(account, caused, QUOTAS, NOW).expect("room").of_frame(400);
+        usage.refused(charge(), false);
+        assert_eq!(usage.bytes(account), 0);
+        for refused in [400, 800] {
+            let caused = Caused {
+                bytes: 500,
+                channels: 1,
+            };
+            let charge = usage.take(account, caused, Quotas { bytes: 2_000, ..QUOTAS }, NOW);
+            usage.refused(charge.expect("no channel was made").of_frame(400), true);
+            assert_eq!(usage.bytes(account), refused);
+        }
+        assert_eq!(
+            usage.take(account, bytes(201), QUOTAS, NOW).err(),
+            Some(Exceeded::Bytes)
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::config::FleetConfig;
 use super::shards::ShardId;
 use super::signer::{Names, Signer};
 use super::streams::{self, Found};
-use super::vouch::{self, Attested, Judged, Said, Vouch};
+use super::vouch::{self, Attested, Hearing, Judged, Vouch};
 use async_nats::HeaderMap;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
@@ -28,8 +28,6 @@ use std::time::Duration;
 
 /// A checkpoint, in bytes, at most.
 const CHECKPOINT_BYTES_MAX: u64 = 4 << 30;
-/// Words of one shard that are read, at most.
-const WORDS_MAX: usize = 1 << 20;
 /// Time without its reader after which the server forgets a consumer.
 const CONSUMER_IDLE: Duration = Duration::from_secs(30);
 /// Maximum silence of the server during a read.
@@ -151,20 +149,20 @@ impl Bucket {
     }
 
     async fn words(&self, shard: ShardId, stream: u64, filter: String) -> Result<Judged, String> {
-        let mut said: Vec<Said> = Vec::new();
+        let mut hearing = Hearing::new(&self.names);
         self.each(filter, |subject, payload| {
             let place = subject.rsplit('.').nth(1).and_then(|sequence| sequence.parse().ok());
-            if let Some(sequence) = place.filter(|_| said.len() < WORDS_MAX) {
+            if let Some(sequence) = place {
                 let word = Vouch::decode(&payload).ok();
                 let word = word.filter(|(vouch, _)| {
                     (vouch.shard, vouch.stream, vouch.sequence) == (shard.number(), stream, sequence)
                 });
-                said.push((sequence, word));
+                hearing.hear((sequence, word));
             }
             true
         })
         .await?;
-        Ok(vouch::judge(said, &self.names, self.witnesses))
+        Ok(hearing.judge(self.witnesses))
     }
 
     /// The checkpoint that enough nodes vouch for at a sequence, if there is one.

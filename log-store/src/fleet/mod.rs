@@ -366,6 +366,11 @@ impl LogStore for FleetStore {
         self.node.shards.of(log).map_or(u32::MAX, ShardId::number)
     }
 
+    /// A stream holds all that was published, whatever became of it.
+    fn keeps_refused(&self) -> bool {
+        true
+    }
+
     fn given_up_ms(&self) -> u64 {
         self.node.replica.store().given_up_ms()
     }

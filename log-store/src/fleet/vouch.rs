@@ -168,23 +168,77 @@ pub(super) struct Judged {
 /// Statement on a sequence, with its author if it can be one.
 pub(super) type Said = (u64, Option<(Vouch, String)>);
 
-/// Judges the statements. Nobody is believed alone: a checkpoint counts where `witnesses` known nodes vouch for the
-/// same bytes.
-pub(super) fn judge(said: impl IntoIterator<Item = Said>, names: &Names, witnesses: usize) -> Judged {
-    let mut judged = Judged::default();
-    let mut claims: BTreeMap<u64, BTreeMap<Object, BTreeMap<String, u64>>> = BTreeMap::new();
-    for (sequence, word) in said {
-        judged.seen.insert(sequence);
-        let known = word.and_then(|(vouch, key)| Some((vouch, names.get(&key)?.clone())));
-        let Some((vouch, name)) = known else {
-            judged.ignored += 1;
-            continue;
-        };
-        let objects = claims.entry(sequence).or_default();
-        let times = objects.entry(vouch.object).or_default();
-        // Said again after a restart: the first time counts.
-        times.entry(name).or_insert(vouch.time_ms);
+/// Words of one node on a shard that are heard, at most. One node's words take no room from another's.
+const WORDS_MAX: usize = 1 << 17;
+/// States that one node may vouch for at one sequence: with two it contradicts itself, and more say nothing new.
+const STATES_MAX: usize = 2;
+/// Sequences that are remembered, at most.
+const SEEN_MAX: usize = 1 << 20;
+
+/// Statements as they are read. What is kept of them is bounded by the number of known nodes, whoever writes.
+pub(super) struct Hearing<'a> {
+    names: &'a Names,
+    judged: Judged,
+    claims: BTreeMap<u64, BTreeMap<Object, BTreeMap<String, u64>>>,
+    /// Words of each node that were heard.
+    words: BTreeMap<String, usize>,
+}
+
+impl<'a> Hearing<'a> {
+    pub(super) fn new(names: &'a Names) -> Self {
+        Self {
+            names,
+            judged: Judged::default(),
+            claims: BTreeMap::new(),
+            words: BTreeMap::new(),
+        }
     }
+
+    pub(super) fn hear(&mut self, (sequence, word): Said) {
+        if self.judged.seen.len() < SEEN_MAX {
+            self.judged.seen.insert(sequence);
+        }
+        if !word.is_some_and(|(vouch, key)| self.takes(sequence, vouch, &key)) {
+            self.judged.ignored += 1;
+        }
+    }
+
+    /// Takes a word of a known node; false where it is none, or one too many.
+    fn takes(&mut self, sequence: u64, vouch: Vouch, key: &str) -> bool {
+        let Some(name) = self.names.get(key) else { return false };
+        let said = |times: &BTreeMap<String, u64>| times.contains_key(name);
+        if let Some(objects) = self.claims.get(&sequence) {
+            // Said again after a restart: the first time counts.
+            if objects.get(&vouch.object).is_some_and(said) {
+                return true;
+            }
+            if objects.values().filter(|times| said(times)).count() >= STATES_MAX {
+                return false;
+            }
+        }
+        let words = self.words.entry(name.clone()).or_default();
+        if *words >= WORDS_MAX {
+            return false;
+        }
+        *words += 1;
+        let objects = self.claims.entry(sequence).or_default();
+        let times = objects.entry(vouch.object).or_default();
+        times.insert(name.clone(), vouch.time_ms);
+        true
+    }
+
+    /// Judges the statements. Nobody is believed alone: a checkpoint counts where `witnesses` known nodes vouch for the
+    /// same bytes.
+    pub(super) fn judge(self, witnesses: usize) -> Judged {
+        judge(self.judged, self.claims, witnesses)
+    }
+}
+
+fn judge(
+    mut judged: Judged,
+    claims: BTreeMap<u64, BTreeMap<Object, BTreeMap<String, u64>>>,
+    witnesses: usize,
+) -> Judged {
     for (sequence, objects) in claims {
         if objects.len() > 1 {
             let sides = objects.values().map(|times| {
@@ -281,7 +335,12 @@ mod tests {
         ];
         all.extend((0..100).map(|_| said("C", 60, b"forged", 5)));
         all.extend((0..100).map(|number| said(&format!("X{number}"), 60, b"forged", 5)));
-        let judged = judge(all.clone(), &names, 2);
+        let judge = |said: Vec<Said>| {
+            let mut hearing = Hearing::new(&names);
+            said.into_iter().for_each(|said| hearing.hear(said));
+            hearing.judge(2)
+        };
+        let judged = judge(all.clone());
         let sequences: Vec<u64> = judged.attested.iter().map(|attested| attested.sequence).collect();
         assert_eq!(sequences, [20, 40]);
         assert_eq!(judged.attested[0].time_ms, 7, "no clock decides alone");
@@ -292,7 +351,41 @@ mod tests {
         // Two liars against two: nobody is believed.
         all.extend([said("B", 40, b"forged", 5)]);
         let sequences = |judged: Judged| judged.attested.iter().map(|one| one.sequence).collect::<Vec<_>>();
-        assert_eq!(sequences(judge(all, &names, 2)), [20]);
+        assert_eq!(sequences(judge(all)), [20]);
+    }
+
+    #[test]
+    fn a_node_that_writes_more_than_anybody_reads_hides_no_other() {
+        let names: Names = [("A", "one"), ("B", "two"), ("C", "three")]
+            .map(|(key, name)| (key.to_owned(), name.to_owned()))
+            .into();
+        let said = |key: &str, sequence, bytes: &[u8]| (sequence, Some((vouch(sequence, bytes, 5), key.to_owned())));
+        let mut hearing = Hearing::new(&names);
+        // Words of nobody, of one node at every sequence, and of one about many states of one sequence.
+        for sequence in 0..=SEEN_MAX as u64 {
+            hearing.hear((sequence, None));
+        }
+        for sequence in 0..=WORDS_MAX as u64 {
+            hearing.hear(said("C", sequence, b"forged"));
+        }
+        let before = hearing.judged.ignored;
+        for number in 0..1_000_u32 {
+            hearing.hear(said("B", 30, &number.to_le_bytes()));
+        }
+        assert_eq!(hearing.judged.ignored - before, 1_000 - STATES_MAX);
+        for key in ["A", "B"] {
+            hearing.hear(said(key, 20, b"true"));
+        }
+        let kept: usize = hearing
+            .claims
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(BTreeMap::len)
+            .sum();
+        assert_eq!(kept, WORDS_MAX + STATES_MAX + 2);
+        assert_eq!(hearing.judged.seen.len(), SEEN_MAX);
+        let attested: Vec<u64> = hearing.judge(2).attested.iter().map(|one| one.sequence).collect();
+        assert_eq!(attested, [20]);
     }
 
     #[test]

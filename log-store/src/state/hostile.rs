@@ -4,6 +4,7 @@ use super::{LogState, Refused, Verdict};
 use crate::store::Access;
 use skytale_proto::{
     AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, Holders, LogId, Offset, Policy, Right,
+    limits,
 };
 
 const CHANNEL: LogId = LogId::Channel(ChannelId::from_bytes([0xc4; 16]));
@@ -349,4 +350,82 @@ fn a_channel_of_before_policies_allows_everything_to_members() {
         },
     );
     assert_eq!(refused, Err(Code::PolicyForbids));
+}
+
+#[test]
+fn an_admin_that_lies_again_and_again_does_not_bury_the_policy_before_its_lies() {
+    let mut before = Policy::new(ALICE);
+    before.promote(MALLORY);
+    let mut state = channel(Some(before.clone()));
+    let policy = |policy: Policy, roster| Commit {
+        roster,
+        policy: Some(policy),
+        ..Commit::default()
+    };
+    for number in 10..40 {
+        let mut lie = Policy::new(MALLORY);
+        lie.promote(AgentId::from_bytes([number; 32]));
+        commit(&mut state, MALLORY, policy(lie, None)).expect("a lie");
+    }
+    // Back to the true one and away from it: that is no new beginning.
+    commit(&mut state, MALLORY, policy(before.clone(), None)).expect("true for once");
+    commit(&mut state, MALLORY, policy(Policy::new(MALLORY), None)).expect("a lie");
+    let all: &[AgentId] = &[ALICE, BOB, MALLORY];
+    assert_eq!(roster(&state), all);
+    commit(&mut state, ALICE, policy(before.clone(), Some(all))).expect("put back");
+    assert_eq!(state.policy(), Some(&before));
+}
+
+/// Each list is as long as it may be, over a roster that as many as possible were on. Looking for each agent of one list in
+/// another, one after the other, would be half a thousand million comparisons for a commit.
+#[test]
+fn the_longest_lists_cost_no_more_than_their_length() {
+    let numbered = |from: usize| -> Vec<AgentId> {
+        let ids = from..from + limits::ROSTER_CHANGE_MAX;
+        let id = |number: usize| {
+            let mut bytes = [0xff; 32];
+            bytes[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            AgentId::from_bytes(bytes)
+        };
+        ids.map(id).collect()
+    };
+    let mut state = channel(None);
+    let mut from = 0;
+    while from + limits::ROSTER_CHANGE_MAX + 8 < limits::ROSTER_HISTORY_MAX {
+        let agents = numbered(from);
+        let adds = Commit {
+            adds: &agents,
+            ..Commit::default()
+        };
+        commit(&mut state, MALLORY, adds).expect("added");
+        let removes = Commit {
+            removes: &agents,
+            ..Commit::default()
+        };
+        commit(&mut state, MALLORY, removes).expect("removed");
+        from += agents.len();
+    }
+    for round in 0..8 {
+        let removes = numbered(round * limits::ROSTER_CHANGE_MAX);
+        let corrects = Commit {
+            removes: &removes,
+            roster: Some(&[MALLORY]),
+            ..Commit::default()
+        };
+        commit(&mut state, MALLORY, corrects).expect("corrected");
+        assert_eq!(roster(&state), [MALLORY]);
+    }
+    // And refused ones: who may not add or remove names as many.
+    let mut state = channel(Some(Policy::new(ALICE)));
+    let (agents, mut turned) = (numbered(0), numbered(0));
+    turned.reverse();
+    for _ in 0..8 {
+        let both = Commit {
+            adds: &agents,
+            removes: &turned,
+            ..Commit::default()
+        };
+        commit(&mut state, MALLORY, both).expect_err("nobody that it removes is there");
+    }
+    assert_eq!(roster(&state), [ALICE, BOB, MALLORY]);
 }

@@ -24,7 +24,8 @@ pub(super) struct Roles {
 pub(super) struct Contested {
     /// Author of the changes.
     pub(super) by: AgentId,
-    /// The policies before each of them, oldest first: the newest [`BEFORE_MAX`], each once.
+    /// The policies before each of them, oldest first: the first, which no change of this author's made, and the newest others;
+    /// [`BEFORE_MAX`] in all, each once.
     pub(super) before: Vec<Policy>,
 }
 
@@ -32,11 +33,15 @@ pub(super) struct Contested {
 pub(super) const BEFORE_MAX: usize = 8;
 
 impl Contested {
+    /// Changes as many as one likes do not take away the policy that was there before the first.
     fn keep(&mut self, before: Policy) {
+        if self.before.first() == Some(&before) {
+            return;
+        }
         self.before.retain(|kept| *kept != before);
         self.before.push(before);
         if self.before.len() > BEFORE_MAX {
-            self.before.remove(0);
+            self.before.remove(1);
         }
     }
 }
@@ -52,7 +57,24 @@ pub(super) struct Asked<'a> {
     pub(super) policy: Option<&'a Policy>,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    /// The lists as sets: a commit may name thousands of agents, and each is looked for in the other lists.
+    fn sets(&self) -> Sets<'a> {
+        Sets {
+            adds: self.adds.iter().collect(),
+            removes: self.removes.iter().collect(),
+            roster: self.roster,
+        }
+    }
+}
+
+struct Sets<'a> {
+    adds: BTreeSet<&'a AgentId>,
+    removes: BTreeSet<&'a AgentId>,
+    roster: Option<&'a [AgentId]>,
+}
+
+impl Sets<'_> {
     /// Whether an agent that is on the roster is no longer on it after this.
     fn takes_off(&self, agent: &AgentId) -> bool {
         match self.roster {
@@ -81,14 +103,15 @@ impl Roles {
         let Some(policy) = &self.policy else { return Ok(()) };
         let forbidden = |right, agent| Err(Refused::Forbidden { right, agent });
         let may = |right| policy.allows(right, asked.author, |agent| roster.contains(agent));
-        if let Some(agent) = asked.adds.iter().find(|agent| !asked.removes.contains(agent))
+        let sets = asked.sets();
+        if let Some(agent) = asked.adds.iter().find(|agent| !sets.removes.contains(agent))
             && !may(Right::Add)
         {
             return forbidden(Right::Add, Some(*agent));
         }
         if !may(Right::Remove) {
             // A correction repairs the roster after a lie, no matter who makes it. It takes no admin off.
-            let kept = |agent: &AgentId| !self.leaving.contains(agent) && asked.takes_off(agent);
+            let kept = |agent: &AgentId| !self.leaving.contains(agent) && sets.takes_off(agent);
             let gone = match asked.roster {
                 Some(_) => policy
                     .admins()
@@ -102,7 +125,7 @@ impl Roles {
         }
         match asked.policy {
             Some(new) if new != policy && !may(Right::Policy) => {
-                let stays = |agent: &AgentId| !self.leaving.contains(agent) || !asked.takes_off(agent);
+                let stays = |agent: &AgentId| !self.leaving.contains(agent) || !sets.takes_off(agent);
                 match *new == policy.with_admins(stays) || self.puts_back(asked, new) {
                     true => Ok(()),
                     false => forbidden(Right::Policy, None),
@@ -122,8 +145,9 @@ impl Roles {
 
     /// The commit is an entry, and the roster is as after it.
     pub(super) fn committed(&mut self, asked: Asked<'_>, roster: &Roster) {
+        let added: BTreeSet<&AgentId> = asked.adds.iter().collect();
         self.leaving
-            .retain(|agent| roster.contains(agent) && !asked.adds.contains(agent));
+            .retain(|agent| roster.contains(agent) && !added.contains(agent));
         let changed = asked.policy.filter(|new| self.policy.as_ref() != Some(new));
         match changed {
             Some(new) => {

@@ -116,32 +116,35 @@ impl Roster {
         offset: Offset,
     ) -> Result<(), Refused> {
         let contradiction = |problem| Err(Refused::RosterChange { problem, agent: None });
-        let (target, added): (BTreeSet<&AgentId>, BTreeSet<&AgentId>) =
-            (roster.iter().collect(), adds.iter().collect());
+        let set = |agents: &[AgentId]| -> BTreeSet<AgentId> { agents.iter().copied().collect() };
+        let (target, added, removed) = (set(roster), set(adds), set(removes));
         if target.len() != roster.len() || added.len() != adds.len() {
             return contradiction("it names an agent twice");
         }
         if !target.contains(author) || !added.is_subset(&target) {
             return contradiction("it leaves out its author, or an agent that it adds");
         }
-        let come: Vec<&AgentId> = target.into_iter().filter(|agent| !self.contains(agent)).collect();
+        let come: Vec<&AgentId> = target.iter().filter(|agent| !self.contains(agent)).collect();
         let begun = come.iter().filter(|agent| {
-            let continues = !added.contains(**agent) && self.has_past(agent);
+            let continues = !added.contains(agent) && self.has_past(agent);
             !continues && self.begins_stretch(agent, offset)
         });
         let begun = begun.count();
         if roster.len() > limits::ROSTER_MAX || (begun > 0 && self.stretches + begun > limits::ROSTER_HISTORY_MAX) {
             return Err(Refused::RosterFull);
         }
-        let stays: BTreeSet<&AgentId> = roster.iter().collect();
-        for (agent, membership) in &mut self.agents {
-            if stays.contains(agent) {
-                continue;
-            }
-            if membership.since.is_none() && removes.contains(agent) {
+        // Some of the many who were on the roster once are all that a list may name: each is looked up once.
+        for agent in removed.difference(&target) {
+            if let Some(membership) = self.agents.get_mut(agent)
+                && membership.since.is_none()
+            {
                 membership.reopen(offset);
             }
-            membership.close(offset);
+        }
+        for (agent, membership) in &mut self.agents {
+            if membership.since.is_some() && !target.contains(agent) {
+                membership.close(offset);
+            }
         }
         for agent in come {
             let membership = self.agents.entry(*agent).or_default();

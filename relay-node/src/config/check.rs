@@ -313,8 +313,18 @@ impl TrustConfig {
             "trust.serve_without_api_ms",
             format!("must be between {without_api_min} (twice `trust.revocations_every_ms`) and {without_api_max}"),
         );
+        // A key that the API no longer gives verifies tokens here until the keys are fetched again.
         for (key, value) in [
             ("trust.keys_every_ms", self.keys_every_ms),
+            ("trust.keys_stale_after_ms", self.keys_stale_after_ms),
+        ] {
+            wrong.unless(
+                (1..=without_api_max).contains(&value),
+                key,
+                format!("must be between 1 and {without_api_max}"),
+            );
+        }
+        for (key, value) in [
             ("trust.keys_refetch_after_ms", self.keys_refetch_after_ms),
             ("trust.register_every_ms", self.register_every_ms),
             ("trust.request_timeout_ms", self.request_timeout_ms),

@@ -16,7 +16,7 @@ pub(super) const SERVE_WITHOUT_API_MAX: Duration =
 pub struct TrustConfig {
     /// Interval between requests for revocations, in milliseconds.
     pub revocations_every_ms: u64,
-    /// Interval between fetches of the keys that verify tokens, in milliseconds.
+    /// Interval between fetches of the keys that verify tokens, in milliseconds; at most 3,660,000.
     pub keys_every_ms: u64,
     /// Minimum interval between fetches of the keys caused by tokens with an unknown key, in milliseconds, once the
     /// first few in a row have done so at once.
@@ -30,7 +30,7 @@ pub struct TrustConfig {
     /// Age of the last answer on revocations at which `/readyz` remarks it, in milliseconds: at most
     /// [`limits::REVOCATION_WITHIN`], within which a revocation is to have its effect.
     pub revocations_stale_after_ms: u64,
-    /// Age of the keys at which `/readyz` remarks it, in milliseconds.
+    /// Age of the keys at which `/readyz` remarks it, in milliseconds; at most 3,660,000, as long as a token can be in force.
     pub keys_stale_after_ms: u64,
     /// Interval between registrations of the node in the relay directory, in milliseconds.
     pub register_every_ms: u64,

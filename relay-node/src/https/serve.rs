@@ -75,6 +75,9 @@ pub(super) struct Server {
     pub(super) tasks: TaskTracker,
 }
 
+/// The place of a connection at this port, and at its address until it has proven its endpoint.
+type Place = (OwnedSemaphorePermit, Begun);
+
 impl Server {
     /// Accepts until the node stops. A connection that comes when all places are taken, or all of its address, is closed at once.
     pub(super) async fn accept(
@@ -131,30 +134,26 @@ impl Server {
         }
     }
 
-    /// Until a request has shown a token, and taken the connection over, it waits at its address.
+    /// Until a request has shown a token, taken the connection over and proven its endpoint, it waits at its address.
     async fn connection(
         self: Arc<Self>,
         stream: TcpStream,
         tls: Option<TlsAcceptor>,
         place: OwnedSemaphorePermit,
-        _waits: Begun,
+        waits: Begun,
     ) {
         let _ = stream.set_nodelay(true);
         match tls {
-            None => self.http(stream, place).await,
+            None => self.http(stream, (place, waits)).await,
             Some(tls) => match tls.accept(stream).await {
-                Ok(stream) => self.http(stream, place).await,
+                Ok(stream) => self.http(stream, (place, waits)).await,
                 Err(error) => debug!(%error, "HTTPS: no TLS connection"),
             },
         }
     }
 
     /// Ends when the connection is taken over, or is closed.
-    async fn http(
-        self: Arc<Self>,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        place: OwnedSemaphorePermit,
-    ) {
+    async fn http(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, place: Place) {
         // Goes to the first request that takes the connection over: there is no second one.
         let place = Arc::new(Mutex::new(Some(place)));
         let service = service_fn(move |request| {
@@ -174,11 +173,7 @@ impl Server {
         }
     }
 
-    async fn answer(
-        self: Arc<Self>,
-        mut request: Request<Incoming>,
-        place: &Mutex<Option<OwnedSemaphorePermit>>,
-    ) -> Response<String> {
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>, place: &Mutex<Option<Place>>) -> Response<String> {
         if let Err(error) = skytale_http::check_head(request.version(), request.headers(), 0) {
             return told(error.code, error.status, &error.detail);
         }
@@ -258,7 +253,7 @@ impl Server {
         parts: Parts,
         version: ProtocolVersion,
         access: Arc<dyn DynAccessControl>,
-        place: OwnedSemaphorePermit,
+        (place, waits): Place,
     ) {
         let begin = async {
             let upgraded: Upgraded = upgrade.await.map_err(|error| error.to_string())?;
@@ -277,6 +272,7 @@ impl Server {
             () = self.stop.cancelled() => return,
             begun = timeout(BEGIN_WITHIN, begin) => begun,
         };
+        drop(waits);
         match begun {
             Ok(Ok(client)) => {
                 self.clients.register(client, self.metrics.clone());

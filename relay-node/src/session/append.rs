@@ -289,7 +289,8 @@ async fn write(session: &Session, line: &Mutex<Line>, mut queued: mpsc::Receiver
         if !answer.outcome.as_ref().is_ok_and(|accepted| !accepted.duplicate)
             && let Some(charge) = charge
         {
-            session.node.accounts.usage.take_back(charge);
+            let is_kept = answer.asked && session.node.store.keeps_refused();
+            session.node.accounts.usage.refused(charge, is_kept);
         }
         if answer.asked {
             metrics::append_took(read.elapsed());

@@ -113,13 +113,13 @@ async fn claim(session: &Session, encoded: Bytes) -> Result<KeyPackageClaimed, R
     let accepted = match pending.verdict().await {
         Ok(accepted) => accepted,
         Err(error) => {
-            node.accounts.usage.take_back(charge);
+            node.accounts.usage.refused(charge, node.store.keeps_refused());
             metrics::append_answered(Some(kind), Verdict::Refused(Some(error.code())));
             return Err(refusal::of_append(&error));
         }
     };
     if accepted.duplicate {
-        node.accounts.usage.take_back(charge);
+        node.accounts.usage.refused(charge, node.store.keeps_refused());
     }
     let verdict = if accepted.duplicate {
         Verdict::Duplicate

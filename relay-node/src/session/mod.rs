@@ -104,6 +104,7 @@ impl Session {
         node.accounts
             .usage
             .take(self.account.id, caused, node.quotas, now_ms)
+            .map(|charge| charge.of_frame(bytes))
             .map_err(Exceeded::refusal)
     }
 

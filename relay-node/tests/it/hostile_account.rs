@@ -6,6 +6,7 @@ use crate::fixture::{Fixture, commit, config, create, message};
 use crate::stepping::{SteppingStore, body};
 use crate::witness::Witness;
 use iroh::endpoint::VarInt;
+use skytale_log_store::faulty::FaultyStore;
 use skytale_proto::session::Refusal;
 use skytale_proto::{AccountId, AgentId, ChannelId, Code, Frame, Offset, limits};
 use std::sync::Arc;
@@ -364,6 +365,31 @@ async fn an_account_stores_so_many_bytes_and_refused_frames_do_not_count() {
         .expect("it fits");
     // It reads as before, and others append.
     assert_eq!(client.replay(channel.log(), Offset::ZERO).await.offsets(), [1, 2, 3]);
+    witness.leave().await;
+}
+
+/// In a fleet they stay in the stream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_frames_and_repeated_ones_count_where_the_store_keeps_them() {
+    const BODY: usize = 300_000;
+    let mut config = config();
+    config.limits.account_stored_bytes_max = Some(1024 * 1024);
+    let store = FaultyStore::new();
+    store.keep_refused();
+    let fixture = Fixture::over(config, store).await;
+    let witness = Witness::start(&fixture).await;
+    let (mallory, client) = agent_of(&fixture, AccountId::generate()).await;
+    let channel = fixture.channel(&mallory, &client).await;
+    let stale = client.append(&message(channel, mallory.id, 7, body(BODY))).await;
+    assert_eq!(
+        stale.err().and_then(|refusal| refusal.known_code()),
+        Some(Code::StaleEpoch)
+    );
+    let taken = message(channel, mallory.id, 1, body(BODY));
+    client.append(&taken).await.expect("appended");
+    assert!(client.append(&taken).await.expect("known").duplicate);
+    let over = client.append(&taken).await.expect_err("no room");
+    assert_eq!(over.known_code(), Some(Code::AccountStored));
     witness.leave().await;
 }
 

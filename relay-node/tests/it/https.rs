@@ -399,6 +399,48 @@ async fn connections_of_an_address_that_show_no_token_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upgraded_connections_that_prove_no_key_wait_at_their_address() {
+    let mut config = with_https();
+    config.limits.address_connections_max = Some(2);
+    let fixture = Fixture::with(config).await;
+    let at = fixture.node.https_address().expect("served");
+    let stranger = Stranger::new();
+    let upgrade = "GET /relay HTTP/1.1\r\nHost: relay\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: iroh-relay-v2\r\n";
+    let upgrade = format!("{upgrade}Authorization: Bearer {}\r\n\r\n", stranger.token(&fixture));
+    // On a machine that stalls for ten seconds those that wait are let go: then once more.
+    let mut answers = Vec::new();
+    while !answers.last().is_some_and(Vec::is_empty) {
+        assert!(answers.len() < 4, "a third one is served: {answers:?}");
+        let mut waiting = Vec::new();
+        while waiting.len() < 2 {
+            let mut stream = TcpStream::connect(at).await.expect("connected");
+            let _ = stream.write_all(upgrade.as_bytes()).await;
+            let mut begin = [0; 12];
+            if soon(stream.read_exact(&mut begin)).await.is_ok() {
+                assert_eq!(&begin, b"HTTP/1.1 101", "{}", String::from_utf8_lossy(&begin));
+                waiting.push(stream);
+            }
+        }
+        let mut over = TcpStream::connect(at).await.expect("connected");
+        let asks = b"GET /nothing HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
+        let _ = over.write_all(asks).await;
+        let mut answer = Vec::new();
+        let _ = soon(over.read_to_end(&mut answer)).await;
+        answers.push(answer);
+    }
+    // Their places are free when they are gone, and who proves its key waits there no more.
+    let (url, token) = (url(&fixture), stranger.token(&fixture));
+    soon(async {
+        while stranger.bare(&url, Some(&token)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    fixture.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_account_has_so_many_connections_over_https_and_others_have_theirs() {
     let mut config = with_https();
     config.limits.account_connections_max = Some(1);

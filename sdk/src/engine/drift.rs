@@ -228,7 +228,8 @@ impl Tx<'_> {
         };
         // An agent that is removed and added stays.
         let set = |agents: &[AgentId]| agents.iter().copied().collect::<BTreeSet<_>>();
-        let moves_roster = roster.is_some() || set(adds) != set(removes);
+        let (added, removed) = (set(adds), set(removes));
+        let moves_roster = roster.is_some() || added != removed;
         if moves_roster {
             first(&mut drift.roster, offset);
         }
@@ -248,9 +249,8 @@ impl Tx<'_> {
             drift.locked = Offset::ZERO;
         }
         // A member that is out of sync may recreate the group without agents that it does not know: that is no lie.
-        let is_late = adds.iter().all(|agent| removes.contains(agent))
-            && policy.is_none()
-            && read_bundle(frame).is_ok_and(|bundle| bundle.reboot);
+        let is_late =
+            added.is_subset(&removed) && policy.is_none() && read_bundle(frame).is_ok_and(|bundle| bundle.reboot);
         if is_member && header.author != own && !is_late && (has_lied || moves_roster || policy.is_some()) {
             drift.liars.entry(header.author).or_insert(offset);
         }

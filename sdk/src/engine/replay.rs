@@ -540,8 +540,10 @@ impl Tx<'_> {
             Ok(processed) => processed,
             Err(reason) => {
                 // A different commit at an offset where this agent was shown one makes all later entries unreadable,
-                // except for this.
-                if let Some(seen) = seen {
+                // except for this. Who is no member of the group is no witness.
+                let group = channel.group.as_ref();
+                let is_member = group.is_some_and(|group| mls::members(group).contains(&header.author));
+                if let Some(seen) = seen.filter(|_| is_member) {
                     self.compare_unproven(channel, (header.author, record.offset), seen)?;
                 }
                 return Err(reason.into());

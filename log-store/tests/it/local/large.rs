@@ -8,8 +8,8 @@ use skytale_proto::record::{KIND_ENTRY, PAYLOAD_BYTES_MAX};
 use skytale_proto::{ChannelId, Frame, Record};
 use tempfile::TempDir;
 
-const SMALL: [u8; 600] = [3; 600];
-const LARGE: [u8; 300 * 1024] = [4; 300 * 1024];
+static SMALL: [u8; 600] = [3; 600];
+static LARGE: [u8; 300 * 1024] = [4; 300 * 1024];
 const LARGE_BYTES: usize = 256 * 1024;
 
 /// Lengths of the entries of each batch: a batch is a mark and the entries behind it.

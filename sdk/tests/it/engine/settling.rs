@@ -324,6 +324,14 @@ fn it_waits_until_the_application_has_acknowledged_what_it_was_shown() {
         engine.accept_rollback(channel, &fork, &status, true).expect("asked"),
         Acceptance::Unacked
     );
+    // An addition that waits for its place is in the outbox, and no application waits for it.
+    let stranger = AgentId::from_bytes([9; 32]);
+    engine.ensure_members(channel, &[stranger]).expect("queued");
+    assert!(engine.channel(channel).expect("known").outbox > 0);
+    assert_eq!(
+        engine.accept_rollback(channel, &fork, &status, true).expect("asked"),
+        Acceptance::Unacked
+    );
     engine.ack(channel, Offset::MAX).expect("acknowledged");
     let settled = engine.accept_rollback(channel, &fork, &status, true).expect("settled");
     assert!(matches!(settled, Acceptance::Settled(_)), "{settled:?}");
@@ -332,6 +340,28 @@ fn it_waits_until_the_application_has_acknowledged_what_it_was_shown() {
     assert_eq!(engine.replaced(channel, 10).expect("listed").len(), 1);
     let _ = engine.purge(channel, Offset::MAX, 100).expect("purged");
     assert_eq!(engine.replaced(channel, 10).expect("listed"), []);
+}
+
+/// The application may wait for its outcome before it reads on.
+#[test]
+fn it_does_not_wait_for_an_application_that_sends() {
+    let relay = Relay::new();
+    let ([mut alice, mut bob, _dave], channel) = three(&relay);
+    let moment = relay.moment();
+    alice.send(channel, "m1");
+    settle(&relay, channel, &mut [&mut alice, &mut bob]);
+    relay.go_back(moment);
+    let head = relay.head(channel.log());
+    bob.engine().log_is_short(channel, head).expect("noted");
+    relay.accept_rollback();
+    let status = relay.status(channel.log());
+    let mut fork = bob.engine().fork(channel).expect("known");
+    fork.feed(&relay.entries(channel.log(), fork.after()));
+    bob.send(channel, "m2");
+    let engine = bob.engine();
+    let settled = engine.accept_rollback(channel, &fork, &status, true).expect("settled");
+    assert!(matches!(settled, Acceptance::Settled(_)), "{settled:?}");
+    assert_eq!(engine.cursor(channel).expect("known"), head);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use super::super::relay::{Agent, Relay, assert_agree, changed, governed_channel_of, settle};
 use super::{Rogue, assert_contained, commit};
 use ed25519_dalek::SigningKey;
+use prost::Message as _;
 use skytale_log_store::AppendError;
+use skytale_proto::wire::Bundle;
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, FrameId, Header, Offset, Policy};
 use skytale_sdk::{Event, PolicyChange, Standing};
 
@@ -135,6 +137,54 @@ fn a_ghost_is_struck_with_the_liar_and_what_it_did_is_void() {
     settle(&relay, channel, &mut [&mut a, &mut b]);
     assert_eq!(b.texts(channel), ["while struck", "and on"]);
     assert_agree(channel, &mut [&mut a, &mut b]);
+}
+
+/// An encrypted commit (RFC 9420 section 6.3) that nobody made, whose data in clear says that the log has another digest.
+fn with_another_digest(channel: ChannelId, epoch: u64, offset: Offset) -> Vec<u8> {
+    let mut bytes = vec![0, 1, 0, 2];
+    bytes.push(16);
+    bytes.extend_from_slice(channel.as_bytes());
+    bytes.extend_from_slice(&epoch.to_be_bytes());
+    bytes.extend_from_slice(&[3, 40]);
+    bytes.extend_from_slice(&offset.get().to_be_bytes());
+    bytes.extend_from_slice(&[7; 32]);
+    for length in [32, 60] {
+        bytes.push(length);
+        bytes.extend(std::iter::repeat_n(9, length.into()));
+    }
+    bytes
+}
+
+#[test]
+fn a_ghost_is_no_witness_of_another_log() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = governed_channel_of(&relay, &mut [&mut a, &mut b]);
+    let mut rogue = Rogue::within(&relay, channel, &mut [&mut a, &mut b]);
+    raise_ghost(&relay, &mut rogue);
+    let mut claim = |author: AgentId| {
+        let epoch = a.engine().epoch(channel).expect("known");
+        let bundle = Bundle {
+            commit: with_another_digest(channel, epoch, Offset::new(2)).into(),
+            ..Bundle::default()
+        };
+        let header = Header {
+            log: channel.log(),
+            id: FrameId::generate(),
+            author,
+            parent: relay.folded(channel).handshake_head(),
+            detail: commit(&[], &[]),
+        };
+        relay
+            .append(Frame::new(header, bundle.encode_to_vec()).expect("a frame"))
+            .expect("on the roster");
+        a.pull(&relay, channel, usize::MAX);
+        let events = a.take_events();
+        events.iter().any(|event| matches!(event, Event::Divergence { .. }))
+    };
+    assert!(!claim(ghost()), "a relay node that did nothing is blamed");
+    // A member's word is reported: who of the two lies cannot be known.
+    assert!(claim(b.id()));
 }
 
 #[test]
