@@ -362,16 +362,22 @@ fn an_admin_that_lies_again_and_again_does_not_bury_the_policy_before_its_lies()
         policy: Some(policy),
         ..Commit::default()
     };
-    for number in 10..40 {
-        let mut lie = Policy::new(MALLORY);
-        lie.promote(AgentId::from_bytes([number; 32]));
-        commit(&mut state, MALLORY, policy(lie, None)).expect("a lie");
-    }
-    // Back to the true one and away from it: that is no new beginning.
-    commit(&mut state, MALLORY, policy(before.clone(), None)).expect("true for once");
-    commit(&mut state, MALLORY, policy(Policy::new(MALLORY), None)).expect("a lie");
+    let lie = |state: &mut LogState| {
+        for number in 10..40 {
+            let mut lie = Policy::new(MALLORY);
+            lie.promote(AgentId::from_bytes([number; 32]));
+            commit(state, MALLORY, policy(lie, None)).expect("a lie");
+        }
+    };
     let all: &[AgentId] = &[ALICE, BOB, MALLORY];
+    lie(&mut state);
     assert_eq!(roster(&state), all);
+    commit(&mut state, ALICE, policy(before.clone(), Some(all))).expect("put back");
+    assert_eq!(state.policy(), Some(&before));
+    // Back to the true one in between, and away from it: that is no new beginning.
+    lie(&mut state);
+    commit(&mut state, MALLORY, policy(before.clone(), None)).expect("true for once");
+    lie(&mut state);
     commit(&mut state, ALICE, policy(before.clone(), Some(all))).expect("put back");
     assert_eq!(state.policy(), Some(&before));
 }
