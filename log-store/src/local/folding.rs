@@ -221,7 +221,9 @@ impl Stage {
             return;
         }
         let Some(mut intake) = self.intake.try_lock() else {
-            return;
+            // The folding thread may have looked at the queue before what rang for the writer came, and not have let it go yet.
+            // Then it looks again.
+            return self.help.ring();
         };
         let mut folding = self.folding.lock();
         // Those that come meanwhile are for the next batch.
@@ -596,5 +598,49 @@ impl Folding {
         let mut laid = self.builder.lay(&mut self.set, last);
         laid.saved.extend(self.set.evict(&shared.config, laid.number - 1));
         (laid, std::mem::take(&mut self.answers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{LocalConfig, LocalStore, LogStore as _};
+    use skytale_proto::{AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Header, Offset};
+    use std::time::Duration;
+
+    /// The folding thread has seen an empty queue and is about to let its end go when a command comes.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_comes_while_the_folding_thread_lets_the_queue_go_is_folded() {
+        let dir = tempfile::TempDir::new().expect("a folder");
+        let store = LocalStore::open(LocalConfig::new(dir.path())).await.expect("opened");
+        let header = Header {
+            log: ChannelId::generate().log(),
+            id: FrameId::generate(),
+            author: AgentId::from_bytes([1; 32]),
+            parent: Offset::ZERO,
+            detail: Detail::Create {
+                mode: ChannelMode::Mls,
+                account: None,
+                policy: None,
+            },
+        };
+        let frame = Frame::new(header, &b"create"[..]).expect("a frame");
+        let stage = store.stage.clone();
+        let (held, holds) = std::sync::mpsc::channel();
+        let (let_go, lets_go) = std::sync::mpsc::channel();
+        let holder = std::thread::spawn(move || {
+            let intake = stage.intake.lock();
+            held.send(()).expect("waited for");
+            lets_go.recv().expect("told");
+            drop(intake);
+        });
+        holds.recv().expect("held");
+        let pending = store.append(frame).await.expect("taken");
+        // The writer is rung for, cannot look, and waits again.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let_go.send(()).expect("held");
+        holder.join().expect("no panic");
+        let verdict = tokio::time::timeout(Duration::from_secs(60), pending.verdict()).await;
+        assert_eq!(verdict.expect("folded").expect("appended").offset, Offset::FIRST);
+        store.close().await.expect("closed");
     }
 }

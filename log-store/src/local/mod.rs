@@ -91,6 +91,8 @@ pub struct LocalStore {
     regrouper: Arc<Regrouper>,
     regroup_thread: Arc<RegroupThread>,
     /// The folding thread and the writer.
+    #[cfg(test)]
+    stage: Arc<Stage>,
     threads: Mutex<Option<[JoinHandle<()>; 2]>>,
 }
 
@@ -152,6 +154,8 @@ impl LocalStore {
         ));
         let help = stage.help();
         let writer = Writer::new(shared.clone(), stage.clone(), room.clone(), indexer, beginning);
+        #[cfg(test)]
+        let for_tests = stage.clone();
         let folding = std::thread::Builder::new()
             .name("skytale-fold".into())
             .spawn(move || stage.fold_all())
@@ -176,6 +180,8 @@ impl LocalStore {
             regrouper,
             regroup_thread,
             threads: Mutex::new(Some([folding, writer])),
+            #[cfg(test)]
+            stage: for_tests,
         };
         Ok((store, owed))
     }
