@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 pub(crate) const FORMAT_VERSION: u32 = 1;
 /// The version of a replica's format: as the other, and its marks hold positions.
 const REPLICA_VERSION: u32 = 2;
-/// A process that another one is just being started from has the lock twice, until the new one is itself: for this long a lock
-/// that was let go may seem held.
+/// A process that is just being started has every open file of its parent until it executes its program. For this long the
+/// lock of a parent that was killed at that moment may seem held.
 const FORKED_WITHIN: Duration = Duration::from_millis(300);
 const FORMAT_TITLE: &str = "skytale log store";
 const FORMAT_BYTES_MAX: u64 = 4_096;
@@ -47,7 +47,16 @@ pub(crate) fn make_private(dir: &Path) -> std::io::Result<()> {
 pub(crate) struct Folder {
     pub(crate) dir: PathBuf,
     pub(crate) id: StoreId,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that is just being started has it, too.
+        if let Err(error) = self.lock.unlock() {
+            tracing::debug!(dir = %self.dir.display(), %error, "cannot release the lock of a store");
+        }
+    }
 }
 
 /// Purpose of a store's folder.
@@ -104,7 +113,7 @@ impl Folder {
         Ok(Self {
             dir: dir.to_owned(),
             id,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -131,7 +140,7 @@ impl Folder {
         Ok(Self {
             dir: dir.to_owned(),
             id,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -247,5 +256,23 @@ fn not_a_format(path: PathBuf) -> OpenError {
     OpenError::Foreign {
         path,
         problem: "not the FORMAT file of a log store".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_let_go_is_free_although_a_process_that_is_being_started_has_its_lock_open() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let folder = Folder::open(dir.path(), Role::Alone).expect("opened");
+        let _of_the_other = folder.lock.try_clone().expect("cloned");
+        assert!(matches!(
+            Folder::open(dir.path(), Role::Alone),
+            Err(OpenError::Locked { .. })
+        ));
+        drop(folder);
+        Folder::open(dir.path(), Role::Alone).expect("opened again");
     }
 }

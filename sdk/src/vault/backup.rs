@@ -1,5 +1,6 @@
 //! Backups: a consistent copy of a vault, made while the vault is in use.
 
+use super::lock::release;
 use super::{Vault, VaultError, check, key, keyed, mark};
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{FlockOperation, RenameFlags, flock, renameat_with};
@@ -189,6 +190,7 @@ impl Drop for Partial {
         if !self.done {
             let _ = std::fs::remove_file(&self.path);
         }
+        release(&self.file);
     }
 }
 

@@ -176,6 +176,15 @@ impl Drop for Lock {
         if self.in_use && !has_log(&self.vault) {
             self.say_closed();
         }
+        release(&self.file);
+    }
+}
+
+/// Releases the lock of a file. Closing it is not enough: a process that is just being started has every open file until
+/// it executes its program, and would hold the lock for that moment.
+pub(super) fn release(file: &File) {
+    if let Err(error) = rustix::fs::flock(file, rustix::fs::FlockOperation::Unlock) {
+        tracing::debug!(%error, "cannot release a lock");
     }
 }
 
@@ -265,6 +274,16 @@ mod tests {
         assert!(lock.is_restoring());
         drop(lock);
         assert!(Lock::take(&vault).expect("free").is_restoring());
+    }
+
+    #[test]
+    fn a_released_lock_is_free_although_a_process_that_is_being_started_has_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let vault = folder.path().join("vault.db");
+        let lock = Lock::take(&vault).expect("free");
+        let _of_the_other = lock.file.try_clone().expect("cloned");
+        drop(lock);
+        Lock::take(&vault).expect("free");
     }
 
     #[test]

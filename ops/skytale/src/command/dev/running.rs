@@ -61,6 +61,13 @@ impl Held {
     }
 }
 
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that is just being started has it, too.
+        let _ = self.0.unlock();
+    }
+}
+
 fn runs(dir: &Path, node: &Node) -> Failure {
     let process = match node.process {
         0 => String::new(),
@@ -119,4 +126,19 @@ pub(super) fn refuse_taken(wanted: &[Wanted]) -> Outcome {
             _ => taken.iter().map(|wanted| wanted.option).collect::<Vec<_>>().join(", "),
         }
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_let_go_is_free_although_a_process_that_is_being_started_has_its_file_open() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let held = Held::take(dir.path()).expect("free");
+        let _of_the_other = held.0.try_clone().expect("cloned");
+        assert!(Held::take(dir.path()).is_err());
+        drop(held);
+        Held::take(dir.path()).expect("free again");
+    }
 }
