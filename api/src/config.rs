@@ -20,6 +20,12 @@ pub const SECRET_BYTES_MIN: usize = 32;
 /// Allowed intervals between the heartbeats of relay nodes.
 const RELAY_HEARTBEATS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 
+/// Largest values of limits: beyond them they protect nothing.
+const CONNECTIONS_MAX: usize = 1_000_000;
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+const HASHES_MAX: usize = 1_024;
+const CREATIONS_MAX: usize = 100_000_000;
+
 /// Whether this is a machine to try things on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -118,6 +124,8 @@ pub struct Limits {
     pub agents_max: u32,
     /// Channel names of an account.
     pub channels_max: u32,
+    /// Agents, API keys and channel names that an account may make within a day, together: those that have ended leave rows.
+    pub account_creations_per_day: u32,
     /// Enrolments of relay nodes that are in force.
     pub enrolments_max: u32,
     /// Time for which a nonce waits for its proof.
@@ -151,6 +159,7 @@ impl Default for Limits {
             keys_max: 100,
             agents_max: 10_000,
             channels_max: 10_000,
+            account_creations_per_day: 50_000,
             enrolments_max: 256,
             nonce_lifetime: Duration::from_secs(60),
         }
@@ -352,9 +361,14 @@ impl ApiConfig {
 impl Limits {
     fn problems(&self) -> impl Iterator<Item = ConfigError> {
         let sizes = [
-            ("limits.connections_max", self.connections_max),
-            ("limits.body_bytes_max", self.body_bytes_max),
-            ("limits.hashes_max", self.hashes_max),
+            ("limits.connections_max", self.connections_max, CONNECTIONS_MAX),
+            ("limits.body_bytes_max", self.body_bytes_max, BODY_BYTES_MAX),
+            ("limits.hashes_max", self.hashes_max, HASHES_MAX),
+            (
+                "limits.account_creations_per_day",
+                self.account_creations_per_day as usize,
+                CREATIONS_MAX,
+            ),
         ];
         let rates = [
             ("limits.address_rate", self.address_rate),
@@ -363,14 +377,15 @@ impl Limits {
             ("limits.relay_rate", self.relay_rate),
             ("limits.attempt_rate", self.attempt_rate),
         ];
-        let sizes = sizes.into_iter().map(|(key, size)| (key, size == 0));
+        let sizes = sizes
+            .into_iter()
+            .filter(|(_, size, max)| !(1..=*max).contains(size))
+            .map(|(key, _, max)| ConfigError::new(key, format!("must be from 1 to {max}")));
         let rates = rates
             .into_iter()
-            .map(|(key, rate)| (key, rate.per_second == 0 || rate.burst == 0));
-        sizes
-            .chain(rates)
-            .filter(|(_, is_zero)| *is_zero)
-            .map(|(key, _)| ConfigError::new(key, "must be at least 1"))
+            .filter(|(_, rate)| rate.per_second == 0 || rate.burst == 0)
+            .map(|(key, _)| ConfigError::new(key, "must be at least 1"));
+        sizes.chain(rates)
     }
 }
 

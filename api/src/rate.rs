@@ -38,6 +38,8 @@ pub(crate) struct Rates {
     key: Keyed<KeyId>,
     /// All keys of an account.
     account: Keyed<AccountId>,
+    /// Agents, keys and channel names that an account makes: each leaves rows after its end.
+    creation: Keyed<AccountId>,
     /// Keys that asked too often, until when.
     over: Until<KeyId>,
     /// Refusals of an account that are written down.
@@ -54,6 +56,7 @@ impl Rates {
             attempt_of: Keyed::new(ATTEMPT_OF),
             key: Keyed::new(limits.key_rate),
             account: Keyed::new(limits.account_rate),
+            creation: Keyed::of(per_day(limits.account_creations_per_day)),
             over: Until::default(),
             refusal: Keyed::new(REFUSALS),
             relay: Keyed::new(limits.relay_rate),
@@ -93,6 +96,11 @@ impl Rates {
         self.account.check(&account)
     }
 
+    /// An agent, a key or a channel name that an account makes.
+    pub(crate) fn creation(&self, account: AccountId) -> Result<(), Duration> {
+        self.creation.check(&account)
+    }
+
     /// Returns the time for which an API key that asked too often is to wait.
     pub(crate) fn over(&self, key: KeyId) -> Option<Duration> {
         self.over.left(&key)
@@ -118,6 +126,7 @@ impl Rates {
         self.refusal.tidy();
         self.key.tidy();
         self.account.tidy();
+        self.creation.tidy();
         self.relay.tidy();
     }
 }
@@ -160,6 +169,14 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// A day's worth may come at once.
+fn per_day(units: u32) -> Quota {
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+    let units = NonZeroU32::new(units).unwrap_or(NonZeroU32::MIN);
+    let quota = Quota::with_period(DAY / units.get());
+    quota.unwrap_or_else(|| Quota::per_second(units)).allow_burst(units)
+}
+
 struct Keyed<K: Hash + Eq + Clone> {
     known: DefaultKeyedRateLimiter<K>,
     others: DefaultDirectRateLimiter,
@@ -170,7 +187,10 @@ impl<K: Hash + Eq + Clone> Keyed<K> {
     fn new(rate: Rate) -> Self {
         // The configuration was checked: neither is zero.
         let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::per_second(at_least_one(rate.per_second)).allow_burst(at_least_one(rate.burst));
+        Self::of(Quota::per_second(at_least_one(rate.per_second)).allow_burst(at_least_one(rate.burst)))
+    }
+
+    fn of(quota: Quota) -> Self {
         Self {
             known: RateLimiter::keyed(quota),
             others: RateLimiter::direct(quota),

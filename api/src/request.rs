@@ -208,6 +208,12 @@ pub(crate) fn rate_limited(wait: std::time::Duration) -> Refusal {
     Refusal::new(Code::ApiRateLimited, "too many requests").retry_after(wait)
 }
 
+/// Agents, keys and channel names of an account, too many in a day.
+pub(crate) fn too_many_made(wait: std::time::Duration) -> Refusal {
+    let problem = "the account has made as many agents, API keys and channel names as it may in a day";
+    Refusal::new(Code::AccountTooMany, problem).retry_after(wait)
+}
+
 /// The keys of an account together, too often.
 pub(crate) fn account_rate_limited(wait: std::time::Duration) -> Refusal {
     Refusal::new(Code::AccountTooMany, "too many requests with the keys of this account").retry_after(wait)

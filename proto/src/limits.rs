@@ -53,6 +53,8 @@ pub const BATCH_BYTES_MAX: usize = 256 * 1024;
 pub const FRAMES_PER_SECOND: u32 = 2_000;
 /// Bytes an agent may append a second, sustained (default).
 pub const BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
+/// Commits an agent may append to one channel a minute, sustained, and at once (default).
+pub const COMMITS_PER_MINUTE: u32 = 60;
 /// Maximum lifetime of a token (format).
 pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(3_600);
 /// Clock difference forgiven when a token's times are checked (format).

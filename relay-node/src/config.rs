@@ -112,6 +112,9 @@ pub struct LimitsConfig {
     pub frames_per_second: u32,
     /// Bytes that an agent may append a second, sustained.
     pub bytes_per_second: u64,
+    /// Commits that an agent may append to one channel a minute, sustained; as many may come at once. A commit names the one
+    /// before it: an agent that commits without pause keeps commits of the other members away.
+    pub commits_per_minute: u32,
     /// Frames that all agents of an account together may append a second, sustained; without it four times an agent's. A bundle counts
     /// as one, and one more for each Welcome that it causes.
     pub account_frames_per_second: Option<u32>,
@@ -217,6 +220,7 @@ impl Default for LimitsConfig {
             replay_bytes_max: 8 * 1024 * 1024,
             frames_per_second: limits::FRAMES_PER_SECOND,
             bytes_per_second: limits::BYTES_PER_SECOND,
+            commits_per_minute: limits::COMMITS_PER_MINUTE,
             account_frames_per_second: None,
             account_bytes_per_second: None,
             account_channels_per_day: 100_000,

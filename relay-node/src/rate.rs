@@ -1,5 +1,6 @@
 //! Limits on the appends of an agent, and of an account with all of its agents together: frames and bytes a second,
-//! with a burst, over any number of streams and connections.
+//! with a burst, over any number of streams and connections. And on an agent's commits to one channel: a commit names the
+//! one before it, so that an agent that commits without pause keeps commits of the other members away.
 //!
 //! The rates outlive a connection, so that connecting again buys nothing. They are this node's: in a fleet each node has its own.
 
@@ -9,7 +10,7 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{NotUntil, Quota, RateLimiter};
 use skytale_proto::session::Refusal;
-use skytale_proto::{AccountId, AgentId, Code, Detail, Header};
+use skytale_proto::{AccountId, AgentId, Code, Detail, Header, LogId};
 use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -26,22 +27,40 @@ type Keyed<K, C> = RateLimiter<K, DashMapStateStore<K>, C, NoOpMiddleware<<C as 
 pub(crate) struct Rates<C: Clock = DefaultClock> {
     agents: Meters<AgentId, C>,
     accounts: Meters<AccountId, C>,
+    commits: Meter<(AgentId, LogId), C>,
 }
 
 /// Frames and bytes of everyone of a kind.
 #[derive(Debug)]
 struct Meters<K: Hash + Eq + Clone, C: Clock> {
-    frames: Keyed<K, C>,
-    frames_burst: NonZeroU32,
-    bytes: Keyed<K, C>,
-    bytes_burst: NonZeroU32,
+    frames: Meter<K, C>,
+    bytes: Meter<K, C>,
+}
+
+/// One rate of everyone of a kind.
+#[derive(Debug)]
+struct Meter<K: Hash + Eq + Clone, C: Clock> {
+    limiter: Keyed<K, C>,
+    burst: NonZeroU32,
     clock: C,
+}
+
+/// What a frame takes from the rates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cost {
+    /// 1, and one more for each Welcome that the frame causes.
+    pub(crate) frames: u32,
+    pub(crate) bytes: usize,
+    /// The channel, if the frame is a commit.
+    commits_to: Option<LogId>,
 }
 
 /// Owner of the rate that is used up, and the time to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
     Agent(Duration),
+    /// The agent, by its commits to the channel.
+    Commits(Duration),
     Account(Duration),
 }
 
@@ -52,6 +71,10 @@ impl Over {
                 let why = "more frames or bytes than this agent may append a second";
                 Refusal::because(Code::RateLimited, why).after(wait)
             }
+            Self::Commits(wait) => {
+                let why = "more commits than this agent may append to one channel a minute";
+                Refusal::because(Code::RateLimited, why).after(wait)
+            }
             Self::Account(wait) => {
                 let why = "more frames or bytes than the agents of this account may append a second, together";
                 Refusal::because(Code::AccountRateLimited, why).after(wait)
@@ -60,13 +83,33 @@ impl Over {
     }
 }
 
-/// The frames that an append counts as: one, and one more for each Welcome that it causes.
-pub(crate) fn frames_of(header: &Header) -> u32 {
-    let welcomes = match &header.detail {
+/// Number of Welcomes that a frame causes.
+pub(crate) fn welcomes_of(header: &Header) -> usize {
+    match &header.detail {
         Detail::Commit { recipients, .. } => recipients.len(),
         _ => 0,
-    };
-    u32::try_from(welcomes).unwrap_or(u32::MAX).saturating_add(1)
+    }
+}
+
+impl Cost {
+    /// The cost of a frame of `bytes` bytes with this header.
+    pub(crate) fn of(header: &Header, bytes: usize) -> Self {
+        let welcomes = u32::try_from(welcomes_of(header)).unwrap_or(u32::MAX);
+        Self {
+            frames: welcomes.saturating_add(1),
+            bytes,
+            commits_to: matches!(header.detail, Detail::Commit { .. }).then_some(header.log),
+        }
+    }
+
+    /// The cost of a frame that cannot be read, or that the agent may not append.
+    pub(crate) const fn unfit(bytes: usize) -> Self {
+        Self {
+            frames: 1,
+            bytes,
+            commits_to: None,
+        }
+    }
 }
 
 impl Rates {
@@ -86,60 +129,73 @@ impl<C: Clock + Clone> Rates<C> {
                 burst_s,
                 clock,
             ),
+            commits: Meter::new(per_minute(limits.commits_per_minute), clock),
         }
     }
 
-    /// Takes a frame of `bytes` bytes from an agent's rates and its account's; else whose are used up. `frames` is 1, and one more
-    /// for each Welcome that it causes.
-    pub(crate) fn take(&self, agent: &AgentId, account: &AccountId, frames: u32, bytes: usize) -> Result<(), Over> {
+    /// Takes a frame from an agent's rates and its account's; else whose are used up.
+    pub(crate) fn take(&self, agent: &AgentId, account: &AccountId, cost: Cost) -> Result<(), Over> {
         // The agent's first: one that is over its own rate takes nothing from the other agents of its account.
-        self.agents.take(agent, frames, bytes).map_err(Over::Agent)?;
-        self.accounts.take(account, frames, bytes).map_err(Over::Account)
+        self.agents.take(agent, cost).map_err(Over::Agent)?;
+        if let Some(log) = cost.commits_to {
+            self.commits.take(&(*agent, log), 1).map_err(Over::Commits)?;
+        }
+        self.accounts.take(account, cost).map_err(Over::Account)
     }
 
     /// Forgets agents and accounts whose rates are full again.
     pub(crate) fn forget_idle(&self) {
         self.agents.forget_idle();
         self.accounts.forget_idle();
+        self.commits.forget_idle();
     }
 }
 
 impl<K: Hash + Eq + Clone, C: Clock + Clone> Meters<K, C> {
     fn new(frames_per_second: u32, bytes_per_second: u64, burst_s: u32, clock: &C) -> Self {
-        let frames = quota(frames_per_second.into(), burst_s);
-        let bytes = quota(bytes_per_second / CELL_BYTES, burst_s);
         Self {
-            frames: RateLimiter::dashmap_with_clock(frames, clock.clone()),
-            frames_burst: frames.burst_size(),
-            bytes: RateLimiter::dashmap_with_clock(bytes, clock.clone()),
-            bytes_burst: bytes.burst_size(),
+            frames: Meter::new(quota(frames_per_second.into(), burst_s), clock),
+            bytes: Meter::new(quota(bytes_per_second / CELL_BYTES, burst_s), clock),
+        }
+    }
+
+    fn take(&self, key: &K, cost: Cost) -> Result<(), Duration> {
+        let cells = u32::try_from((cost.bytes as u64).div_ceil(CELL_BYTES)).unwrap_or(u32::MAX);
+        self.frames.take(key, cost.frames)?;
+        self.bytes.take(key, cells)
+    }
+
+    fn forget_idle(&self) {
+        self.frames.forget_idle();
+        self.bytes.forget_idle();
+    }
+}
+
+impl<K: Hash + Eq + Clone, C: Clock + Clone> Meter<K, C> {
+    fn new(quota: Quota, clock: &C) -> Self {
+        Self {
+            limiter: RateLimiter::dashmap_with_clock(quota, clock.clone()),
+            burst: quota.burst_size(),
             clock: clock.clone(),
         }
     }
 
-    fn take(&self, key: &K, frames: u32, bytes: usize) -> Result<(), Duration> {
-        let cells = u32::try_from((bytes as u64).div_ceil(CELL_BYTES)).unwrap_or(u32::MAX);
-        self.take_of(&self.frames, self.frames_burst, key, frames)?;
-        self.take_of(&self.bytes, self.bytes_burst, key, cells)
-    }
-
-    /// A request for more than a burst takes all of one: nothing waits for ever.
-    fn take_of(&self, of: &Keyed<K, C>, burst: NonZeroU32, key: &K, units: u32) -> Result<(), Duration> {
-        let units = NonZeroU32::new(units).unwrap_or(NonZeroU32::MIN).min(burst);
-        match of.check_key_n(key, units) {
+    /// Takes units, or says how long to wait. A request for more than a burst takes all of one: nothing waits for ever.
+    fn take(&self, key: &K, units: u32) -> Result<(), Duration> {
+        let units = NonZeroU32::new(units).unwrap_or(NonZeroU32::MIN).min(self.burst);
+        match self.limiter.check_key_n(key, units) {
             Ok(Err(until)) => Err(self.wait(&until)),
             // The burst holds it.
             Ok(Ok(())) | Err(_) => Ok(()),
         }
     }
 
-    fn forget_idle(&self) {
-        self.frames.retain_recent();
-        self.bytes.retain_recent();
-    }
-
     fn wait(&self, until: &NotUntil<C::Instant>) -> Duration {
         until.wait_time_from(self.clock.now()).max(WAIT_MIN)
+    }
+
+    fn forget_idle(&self) {
+        self.limiter.retain_recent();
     }
 }
 
@@ -149,15 +205,37 @@ fn quota(per_second: u64, burst_s: u32) -> Quota {
     Quota::per_second(per_second).allow_burst(burst)
 }
 
+/// A minute's worth may come at once.
+fn per_minute(units: u32) -> Quota {
+    Quota::per_minute(NonZeroU32::new(units).unwrap_or(NonZeroU32::MIN))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use governor::clock::FakeRelativeClock;
+    use skytale_proto::ChannelId;
 
     const A: AgentId = AgentId::from_bytes([1; 32]);
     const B: AgentId = AgentId::from_bytes([2; 32]);
     const ONE: AccountId = AccountId::from_bytes([3; 16]);
     const OTHER: AccountId = AccountId::from_bytes([4; 16]);
+
+    const fn cost(frames: u32, bytes: usize) -> Cost {
+        Cost {
+            frames,
+            bytes,
+            commits_to: None,
+        }
+    }
+
+    const fn commit_to(log: LogId) -> Cost {
+        Cost {
+            frames: 1,
+            bytes: 100,
+            commits_to: Some(log),
+        }
+    }
 
     fn rates(clock: &FakeRelativeClock) -> Rates<FakeRelativeClock> {
         let limits = LimitsConfig {
@@ -176,37 +254,37 @@ mod tests {
         let clock = FakeRelativeClock::default();
         let rates = rates(&clock);
         for _ in 0..20 {
-            assert_eq!(rates.take(&A, &ONE, 1, 100), Ok(()));
+            assert_eq!(rates.take(&A, &ONE, cost(1, 100)), Ok(()));
         }
-        let Err(Over::Agent(wait)) = rates.take(&A, &ONE, 1, 100) else {
+        let Err(Over::Agent(wait)) = rates.take(&A, &ONE, cost(1, 100)) else {
             panic!("the burst is used up")
         };
         assert!(wait <= Duration::from_millis(100), "{wait:?}");
         clock.advance(wait.max(Duration::from_millis(100)));
-        assert_eq!(rates.take(&A, &ONE, 1, 100), Ok(()));
-        assert!(rates.take(&A, &ONE, 1, 100).is_err());
+        assert_eq!(rates.take(&A, &ONE, cost(1, 100)), Ok(()));
+        assert!(rates.take(&A, &ONE, cost(1, 100)).is_err());
     }
 
     #[test]
     fn bytes_count_too_and_any_one_frame_fits() {
         let clock = FakeRelativeClock::default();
         let rates = rates(&clock);
-        assert_eq!(rates.take(&A, &ONE, 1, 1024 * 1024), Ok(()));
-        assert_eq!(rates.take(&A, &ONE, 1, 1024 * 1024), Ok(()));
-        let Err(Over::Agent(wait)) = rates.take(&A, &ONE, 1, 1024 * 1024) else {
+        assert_eq!(rates.take(&A, &ONE, cost(1, 1024 * 1024)), Ok(()));
+        assert_eq!(rates.take(&A, &ONE, cost(1, 1024 * 1024)), Ok(()));
+        let Err(Over::Agent(wait)) = rates.take(&A, &ONE, cost(1, 1024 * 1024)) else {
             panic!("two seconds' worth are used up")
         };
         assert!(wait > Duration::from_millis(900), "{wait:?}");
         clock.advance(wait);
-        assert_eq!(rates.take(&A, &ONE, 1, 1024 * 1024), Ok(()));
+        assert_eq!(rates.take(&A, &ONE, cost(1, 1024 * 1024)), Ok(()));
     }
 
     #[test]
     fn one_agent_takes_nothing_from_another() {
         let clock = FakeRelativeClock::default();
         let rates = rates(&clock);
-        while rates.take(&A, &ONE, 1, 100).is_ok() {}
-        assert_eq!(rates.take(&B, &ONE, 1, 100), Ok(()));
+        while rates.take(&A, &ONE, cost(1, 100)).is_ok() {}
+        assert_eq!(rates.take(&B, &ONE, cost(1, 100)), Ok(()));
     }
 
     #[test]
@@ -216,19 +294,22 @@ mod tests {
         let agent = |number| AgentId::from_bytes([number; 32]);
         let passed = (10..20).map(|number| {
             (0..10)
-                .filter(|_| rates.take(&agent(number), &ONE, 1, 1).is_ok())
+                .filter(|_| rates.take(&agent(number), &ONE, cost(1, 1)).is_ok())
                 .count()
         });
         assert_eq!(passed.sum::<usize>(), 50, "two seconds' worth of the account's");
-        assert!(matches!(rates.take(&agent(30), &ONE, 1, 1), Err(Over::Account(_))));
-        assert_eq!(rates.take(&agent(31), &OTHER, 1, 1), Ok(()));
+        assert!(matches!(
+            rates.take(&agent(30), &ONE, cost(1, 1)),
+            Err(Over::Account(_))
+        ));
+        assert_eq!(rates.take(&agent(31), &OTHER, cost(1, 1)), Ok(()));
         // By bytes, too.
         clock.advance(Duration::from_secs(10));
         for number in 40..44 {
-            assert_eq!(rates.take(&agent(number), &ONE, 1, 1024 * 1024), Ok(()));
+            assert_eq!(rates.take(&agent(number), &ONE, cost(1, 1024 * 1024)), Ok(()));
         }
         assert!(matches!(
-            rates.take(&agent(44), &ONE, 1, 1024 * 1024),
+            rates.take(&agent(44), &ONE, cost(1, 1024 * 1024)),
             Err(Over::Account(_))
         ));
     }
@@ -237,24 +318,62 @@ mod tests {
     fn welcomes_count_as_frames_and_any_one_bundle_fits() {
         let clock = FakeRelativeClock::default();
         let rates = rates(&clock);
-        assert_eq!(rates.take(&A, &ONE, 1 + 15, 100), Ok(()));
-        assert!(matches!(rates.take(&A, &ONE, 1 + 15, 100), Err(Over::Agent(_))));
+        assert_eq!(rates.take(&A, &ONE, cost(1 + 15, 100)), Ok(()));
+        assert!(matches!(rates.take(&A, &ONE, cost(1 + 15, 100)), Err(Over::Agent(_))));
         // More than a burst takes all of one.
-        assert_eq!(rates.take(&B, &OTHER, 4_097, 100), Ok(()));
-        assert!(matches!(rates.take(&B, &OTHER, 1, 100), Err(Over::Agent(_))));
+        assert_eq!(rates.take(&B, &OTHER, cost(4_097, 100)), Ok(()));
+        assert!(matches!(rates.take(&B, &OTHER, cost(1, 100)), Err(Over::Agent(_))));
+    }
+
+    #[test]
+    fn an_agents_commits_to_one_channel_have_a_rate_of_their_own() {
+        let clock = FakeRelativeClock::default();
+        let limits = LimitsConfig {
+            commits_per_minute: 6,
+            ..LimitsConfig::default()
+        };
+        let rates = Rates::with_clock(&limits, &clock);
+        let log = |number| ChannelId::from_bytes([number; 16]).log();
+        let commit = |agent, channel| rates.take(agent, &ONE, commit_to(log(channel)));
+        for _ in 0..6 {
+            assert_eq!(commit(&A, 1), Ok(()));
+        }
+        let Err(Over::Commits(wait)) = commit(&A, 1) else {
+            panic!("a minute's worth is used up")
+        };
+        assert!(
+            wait > Duration::from_secs(9) && wait <= Duration::from_secs(10),
+            "{wait:?}"
+        );
+        // Other members, other channels, and other frames go on.
+        assert_eq!(commit(&B, 1), Ok(()));
+        assert_eq!(commit(&A, 2), Ok(()));
+        assert_eq!(rates.take(&A, &ONE, cost(1, 100)), Ok(()));
+        clock.advance(wait);
+        assert_eq!(commit(&A, 1), Ok(()));
+        assert!(matches!(commit(&A, 1), Err(Over::Commits(_))));
+        clock.advance(Duration::from_secs(120));
+        rates.forget_idle();
+        assert_eq!(rates.commits.limiter.len(), 0);
     }
 
     #[test]
     fn those_that_are_idle_are_forgotten() {
         let clock = FakeRelativeClock::default();
         let rates = rates(&clock);
-        assert_eq!(rates.take(&A, &ONE, 1, 100), Ok(()));
+        assert_eq!(rates.take(&A, &ONE, cost(1, 100)), Ok(()));
         rates.forget_idle();
-        assert_eq!((rates.agents.frames.len(), rates.accounts.frames.len()), (1, 1));
+        assert_eq!(
+            (rates.agents.frames.limiter.len(), rates.accounts.frames.limiter.len()),
+            (1, 1)
+        );
         clock.advance(Duration::from_secs(60));
         rates.forget_idle();
-        let left = [rates.agents.frames.len(), rates.agents.bytes.len()];
+        let left = [rates.agents.frames.limiter.len(), rates.agents.bytes.limiter.len()];
         assert_eq!(left, [0, 0]);
-        assert_eq!((rates.accounts.frames.len(), rates.accounts.bytes.len()), (0, 0));
+        assert_eq!(
+            (rates.accounts.frames.limiter.len(), rates.accounts.bytes.limiter.len()),
+            (0, 0)
+        );
     }
 }

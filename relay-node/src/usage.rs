@@ -11,7 +11,7 @@
 //! [`LogStore::given_up_ms`]: skytale_log_store::LogStore::given_up_ms
 //! [`LogStore::keeps_refused`]: skytale_log_store::LogStore::keeps_refused
 
-use crate::rate::frames_of;
+use crate::rate::welcomes_of;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use skytale_proto::session::Refusal;
@@ -102,7 +102,7 @@ struct File {
 
 /// Returns the usage by a frame of so many bytes: itself, its Welcomes, and its channel if it makes one.
 pub(crate) fn caused_by(header: &Header, bytes: usize) -> Caused {
-    let welcomes = u64::from(frames_of(header) - 1);
+    let welcomes = welcomes_of(header) as u64;
     Caused {
         bytes: bytes as u64 + welcomes * WELCOME_BYTES,
         channels: u32::from(matches!(header.detail, Detail::Create { .. })),

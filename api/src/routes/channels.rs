@@ -5,7 +5,7 @@ use crate::audit::{Action, Actor, Series, Target};
 use crate::auth::Caller;
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Body, Meta, Page, Params, Path};
+use crate::request::{Body, Meta, Page, Params, Path, too_many_made};
 use crate::service::Service;
 use crate::store::{accounts, channels};
 use axum::Json;
@@ -81,6 +81,7 @@ pub(super) async fn create(
             format!("the account has {most} channel names"),
         ));
     }
+    inner.rates.creation(caller.account).map_err(too_many_made)?;
     action(&caller, "channel.name", channel.name.as_str())
         .record(&mut write, &meta, now_s)
         .await?;

@@ -4,7 +4,7 @@ use crate::audit::{Action, Actor, Series, Target};
 use crate::auth::{Asking, Caller, KeyScope, KeyScopes, NewKey};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Body, Meta, Page, Params, Path};
+use crate::request::{Body, Meta, Page, Params, Path, too_many_made};
 use crate::service::{Inner, Service};
 use crate::store::keys::{self, StoredKey};
 use crate::store::{Write, accounts, revocations};
@@ -57,6 +57,7 @@ pub(super) async fn create(
     // Before a hash is computed for nothing; and again below, where nobody comes between.
     let in_force = keys::count_in_force(&mut *inner.store.read().await?, caller.account, inner.now_s()).await?;
     within_quota(inner, in_force)?;
+    inner.rates.creation(caller.account).map_err(too_many_made)?;
     let new = NewKey::generate()?;
     let hash = inner
         .hasher

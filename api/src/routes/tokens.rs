@@ -7,7 +7,7 @@ use crate::auth::{Caller, KeyScope};
 use crate::directory::Asking;
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Body, Meta};
+use crate::request::{Body, Meta, too_many_made};
 use crate::service::{Inner, Service};
 use crate::store::nonces::NonceOf;
 use crate::store::{Write, accounts, agents, nonces};
@@ -193,6 +193,7 @@ async fn bind(
         if agents::count(write, caller.account).await? > most {
             return Err(Refusal::new(Code::AgentQuota, format!("the account has {most} agents")));
         }
+        inner.rates.creation(caller.account).map_err(too_many_made)?;
         return Ok(of(caller, "agent.bind", agent, None).record(write, meta, now_s).await?);
     }
     let bound = agents::get(write, agent).await?;

@@ -227,4 +227,30 @@ on_both! {
         api.get("/v1/channels/acme/a/2", &key).await.refused(Code::NotFound);
         api.stop().await;
     }
+
+    async fn what_is_made_and_ended_again_and_again_is_bounded_by_the_day(backend: Backend) {
+        let api = TestApi::start_with(backend, |config| config.limits.account_creations_per_day = 6).await;
+        let (key, other) = (api.account("acme").await.key.secret, api.account("other").await.key.secret);
+        let agent = TestAgent::new();
+        api.token(&key, &agent).await;
+        let spare = api.key(&key, &["relay:append"]).await;
+        let name = |org: &str| json!({ "name": format!("{org}/a/b"), "channel": format!("{:032x}", 1) });
+        for _ in 0..4 {
+            assert_eq!(api.post("/v1/channels", &key, &name("acme")).await.status, StatusCode::CREATED);
+            api.delete("/v1/channels/acme/a/b", &key).await.done();
+        }
+        // Whatever it makes next, with whichever key.
+        let refused = api.post("/v1/channels", &key, &name("acme")).await.refused(Code::AccountTooMany);
+        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(refused.retry_after_s().is_some_and(|wait_s| wait_s > 3_600));
+        api.create_key(&key, &["relay:append"], None).await.refused(Code::AccountTooMany);
+        api.ask_token(&key, &TestAgent::new()).await.refused(Code::AccountTooMany);
+        api.get("/v1/channels/acme/a/b", &key).await.refused(Code::NotFound);
+        // What it has goes on, and can be ended; other accounts notice nothing.
+        api.token(&key, &agent).await;
+        api.delete(&format!("/v1/keys/{}", spare.key.id), &key).await.done();
+        api.delete(&format!("/v1/agents/{}", agent.id()), &key).await.done();
+        assert_eq!(api.post("/v1/channels", &other, &name("other")).await.status, StatusCode::CREATED);
+        api.stop().await;
+    }
 }

@@ -64,6 +64,7 @@ impl LocalApi {
             connections_max: 20_000,
             hashes_waiting_max: 20_000,
             agents_max: 1_000_000,
+            account_creations_per_day: 100_000_000,
             ..Limits::default()
         };
         Self::start_within(dir, listen, relay_heartbeat, limits).await

@@ -12,6 +12,12 @@ use std::net::SocketAddr;
 const SEND_WINDOW_BYTES_MIN: u32 = 64 * 1024;
 /// Minimum bytes that the store is given at a time: with less, each sync is for a few frames.
 const APPEND_WINDOW_BYTES_MIN: u64 = 64 * 1024;
+/// Maximum bytes that the store is given at a time: with more, accounts do not take turns.
+const APPEND_WINDOW_BYTES_MAX: u64 = 1 << 30;
+/// Maximum number of connections, streams, watched channels.
+const COUNT_MAX: u64 = 1_000_000;
+/// Longest time to wait for a peer, in milliseconds.
+const TIMEOUT_MS_MAX: u64 = 10 * 60 * 1_000;
 /// A file of the tap, at least, in bytes: single writes are smaller.
 const TAP_FILE_BYTES_MIN: u64 = 1024 * 1024;
 
@@ -25,6 +31,14 @@ impl Wrong {
             let problem = problem.into();
             self.0.push(ConfigError { key, problem });
         }
+    }
+
+    fn within(&mut self, key: &'static str, value: u64, min: u64, max: u64) {
+        self.unless(
+            (min..=max).contains(&value),
+            key,
+            format!("must be between {min} and {max}"),
+        );
     }
 }
 
@@ -53,21 +67,16 @@ impl RelayConfig {
         self.tap.problems(&mut wrong);
         self.limits.problems(&mut wrong);
         let session = &self.session;
-        wrong.unless(
-            session.keepalive_ms >= 50,
-            "session.keepalive_ms",
-            "must be at least 50",
-        );
-        wrong.unless(
-            session.hello_timeout_ms > 0,
-            "session.hello_timeout_ms",
-            "must be above 0",
-        );
-        wrong.unless(
-            session.request_timeout_ms > 0,
+        wrong.within("session.keepalive_ms", session.keepalive_ms, 50, TIMEOUT_MS_MAX);
+        wrong.within("session.hello_timeout_ms", session.hello_timeout_ms, 1, TIMEOUT_MS_MAX);
+        wrong.within(
             "session.request_timeout_ms",
-            "must be above 0",
+            session.request_timeout_ms,
+            1,
+            TIMEOUT_MS_MAX,
         );
+        let lifetime_s = limits::TOKEN_LIFETIME_MAX.as_secs();
+        wrong.within("session.token_notice_s", session.token_notice_s, 0, lifetime_s);
         self.trust.problems(&mut wrong);
         wrong.0
     }
@@ -127,17 +136,13 @@ impl LimitsConfig {
         let in_flight_min = limits::MESSAGE_BYTES_MAX;
         let batch_max = limits::MESSAGE_BYTES_MAX / 2;
         let bytes_burst = self.bytes_per_second.saturating_mul(self.burst_s.into());
-        wrong.unless(self.connections_max > 0, "limits.connections_max", "must be above 0");
-        wrong.unless(
-            (1..=1_000_000).contains(&self.streams_max),
-            "limits.streams_max",
-            "must be between 1 and 1000000",
-        );
-        wrong.unless(
-            (1..=1_000_000).contains(&self.watched_max),
-            "limits.watched_max",
-            "must be between 1 and 1000000",
-        );
+        for (key, value) in [
+            ("limits.connections_max", self.connections_max),
+            ("limits.streams_max", self.streams_max),
+            ("limits.watched_max", self.watched_max),
+        ] {
+            wrong.within(key, value.into(), 1, COUNT_MAX);
+        }
         wrong.unless(
             (in_flight_min..=1 << 30).contains(&self.append_in_flight_bytes_max),
             "limits.append_in_flight_bytes_max",
@@ -171,6 +176,11 @@ impl LimitsConfig {
             self.frames_per_second.checked_mul(self.burst_s).is_some(),
             "limits.frames_per_second",
             "times `limits.burst_s` is too large",
+        );
+        wrong.unless(
+            self.commits_per_minute > 0,
+            "limits.commits_per_minute",
+            "must be above 0",
         );
         self.account_problems(wrong);
         wrong.unless(
@@ -209,10 +219,11 @@ impl LimitsConfig {
             "limits.account_bytes_per_second",
             format!("times `limits.burst_s` must be at least {}", limits::FRAME_BYTES_MAX),
         );
-        wrong.unless(
-            self.append_window_bytes >= APPEND_WINDOW_BYTES_MIN,
+        wrong.within(
             "limits.append_window_bytes",
-            format!("must be at least {APPEND_WINDOW_BYTES_MIN}"),
+            self.append_window_bytes,
+            APPEND_WINDOW_BYTES_MIN,
+            APPEND_WINDOW_BYTES_MAX,
         );
         wrong.unless(
             self.account_channels_per_day > 0,
@@ -254,7 +265,7 @@ impl HttpsConfig {
             );
             return;
         };
-        wrong.unless(self.connections_max > 0, "https.connections_max", "must be above 0");
+        wrong.within("https.connections_max", self.connections_max.into(), 1, COUNT_MAX);
         let is_local = listen.ip().is_loopback();
         wrong.unless(
             has_certificate || is_local,
@@ -337,6 +348,41 @@ impl TrustConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_that_protect_nothing_are_refused() {
+        let changes: [(&str, fn(&mut RelayConfig)); 10] = [
+            ("session.keepalive_ms", |config| config.session.keepalive_ms = 600_001),
+            ("session.hello_timeout_ms", |config| {
+                config.session.hello_timeout_ms = 600_001;
+            }),
+            ("session.request_timeout_ms", |config| {
+                config.session.request_timeout_ms = u64::MAX;
+            }),
+            ("session.token_notice_s", |config| config.session.token_notice_s = 3_601),
+            ("limits.connections_max", |config| {
+                config.limits.connections_max = 1_000_001;
+            }),
+            ("limits.streams_max", |config| config.limits.streams_max = u32::MAX),
+            ("limits.watched_max", |config| config.limits.watched_max = u32::MAX),
+            ("limits.commits_per_minute", |config| {
+                config.limits.commits_per_minute = 0;
+            }),
+            ("limits.append_window_bytes", |config| {
+                config.limits.append_window_bytes = u64::MAX;
+            }),
+            ("https.connections_max", |config| {
+                config.https.listen = Some(SocketAddr::from(([127, 0, 0, 1], 443)));
+                config.https.connections_max = u32::MAX;
+            }),
+        ];
+        for (key, change) in changes {
+            let mut config = RelayConfig::for_tests("issuer", "audience");
+            change(&mut config);
+            let keys: Vec<_> = config.problems().into_iter().map(|error| error.key).collect();
+            assert_eq!(keys, [key]);
+        }
+    }
 
     #[test]
     fn all_that_is_wrong_is_named_at_once() {

@@ -12,7 +12,7 @@
 use crate::authorize;
 use crate::incoming::Taken;
 use crate::metrics::{self, Verdict};
-use crate::rate;
+use crate::rate::Cost;
 use crate::refusal::{self, Short, counted};
 use crate::session::Session;
 use crate::session::line::{Answer, Line, Request};
@@ -207,18 +207,20 @@ async fn begin(
     let bytes = encoded.len();
     let frame = readable(session, encoded, request).inspect_err(|_| {
         // A frame that cannot be read, or may not be sent, costs as much.
-        let _ = node.rates.take(&session.agent, &session.account.id, 1, bytes);
+        let _ = node.rates.take(&session.agent, &session.account.id, Cost::unfit(bytes));
     })?;
     let log = frame.header().log;
-    let frames = rate::frames_of(frame.header());
+    let cost = Cost::of(frame.header(), bytes);
     if node.tap.is_some() {
         request.shape = Shape::of(&frame);
     }
     held(line, &log).await?;
-    request.charge = Some(session.charge(frame.header(), bytes)?);
-    let turn = node
-        .turns
-        .take(node.store.lane(&log), session.account.id, turns::weight(frames, bytes));
+    request.charge = Some(session.charge(frame.header(), cost)?);
+    let turn = node.turns.take(
+        node.store.lane(&log),
+        session.account.id,
+        turns::weight(cost.frames, bytes),
+    );
     let turn = turn.await;
     // Called before the verdicts are looked at: a failure that is reported after that look is one that the store minds.
     let append = node.store.append_lent(frame, Box::new(turn));

@@ -2,6 +2,7 @@
 
 use crate::authorize;
 use crate::metrics::{self, Verdict};
+use crate::rate::Cost;
 use crate::refusal::{self, Short, counted};
 use crate::session::append::body;
 use crate::session::{Session, streams};
@@ -99,11 +100,11 @@ async fn claim(session: &Session, encoded: Bytes) -> Result<KeyPackageClaimed, R
     });
     let frame = frame.inspect_err(|_| {
         // A frame that cannot be read, or may not be sent, costs as much.
-        let _ = node.rates.take(&session.agent, &session.account.id, 1, bytes);
+        let _ = node.rates.take(&session.agent, &session.account.id, Cost::unfit(bytes));
     })?;
     let (log, kind) = (frame.header().log, frame.header().kind());
     let shape = node.tap.as_ref().and_then(|_| Shape::of(&frame));
-    let charge = session.charge(frame.header(), bytes)?;
+    let charge = session.charge(frame.header(), Cost::of(frame.header(), bytes))?;
     let lane = node.store.lane(&log);
     let turn = node.turns.take(lane, session.account.id, turns::weight(1, bytes)).await;
     let pending = node.store.append_lent(frame, Box::new(turn)).await.map_err(|error| {

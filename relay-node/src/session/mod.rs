@@ -25,7 +25,7 @@ pub(crate) use state::of_endpoint;
 use crate::accounts::Account;
 use crate::endpoint;
 use crate::node::Shared;
-use crate::rate::{self, Over};
+use crate::rate::{Cost, Over};
 use crate::usage::{self, Charge, Exceeded};
 use parking_lot::RwLock;
 use skytale_proto::session::Refusal;
@@ -90,10 +90,11 @@ impl Session {
     }
 
     /// Takes a frame of so many bytes from the rates of the agent and its account, and counts its usage.
-    fn charge(&self, header: &Header, bytes: usize) -> Result<Charge, Refusal> {
-        let frames = rate::frames_of(header);
-        let taken = self.node.rates.take(&self.agent, &self.account.id, frames, bytes);
-        let charged = taken.map_err(Over::refusal).and_then(|()| self.count(header, bytes));
+    fn charge(&self, header: &Header, cost: Cost) -> Result<Charge, Refusal> {
+        let taken = self.node.rates.take(&self.agent, &self.account.id, cost);
+        let charged = taken
+            .map_err(Over::refusal)
+            .and_then(|()| self.count(header, cost.bytes));
         charged.inspect_err(|refusal| self.node.limited.note(refusal.known_code()))
     }
 

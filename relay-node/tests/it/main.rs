@@ -11,6 +11,7 @@ mod fleet;
 mod forge;
 mod hostile_account;
 mod hostile_claims;
+mod hostile_commits;
 mod hostile_hello;
 mod hostile_identity;
 mod hostile_memory;

@@ -89,6 +89,8 @@ pub(crate) struct ApiLimits {
     pub agents_max: u32,
     /// Channel names of an account.
     pub channels_max: u32,
+    /// Agents, API keys and channel names that an account may make within a day, together.
+    pub account_creations_per_day: u32,
     /// Enrolments of relay nodes that are in force.
     pub enrolments_max: u32,
     /// Requests a second with all API keys of an account together, sustained.
@@ -128,6 +130,7 @@ impl Default for ApiLimits {
             keys_max: limits.keys_max,
             agents_max: limits.agents_max,
             channels_max: limits.channels_max,
+            account_creations_per_day: limits.account_creations_per_day,
             enrolments_max: limits.enrolments_max,
             account_requests_per_second: limits.account_rate.per_second,
         }
@@ -222,6 +225,7 @@ impl ApiLimits {
             keys_max: self.keys_max,
             agents_max: self.agents_max,
             channels_max: self.channels_max,
+            account_creations_per_day: self.account_creations_per_day,
             enrolments_max: self.enrolments_max,
             account_rate: Rate {
                 per_second: self.account_requests_per_second,

@@ -66,6 +66,7 @@ pub(crate) fn settings(api: &LocalApi) -> toml::Table {
         [limits]
         frames_per_second = 1_000_000
         bytes_per_second = 2_000_000_000
+        commits_per_minute = 1_000_000
         // All of its agents are of one account, which may have half of them.
         connections_max = 20_000
     };

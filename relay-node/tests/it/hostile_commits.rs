@@ -1,0 +1,54 @@
+//! A member that commits without pause: the others' commits are taken all the same.
+
+use crate::client::Client;
+use crate::fixture::{Fixture, claim, commit, config, key_package, message};
+use crate::key_packages::claimed;
+use skytale_proto::{AgentId, ChannelId, Code};
+
+/// Commits until the relay node takes no more for now. Returns the handshake head.
+async fn commit_without_pause(client: &Client, channel: ChannelId, author: AgentId, mut head: u64) -> u64 {
+    loop {
+        match client.append(&commit(channel, author, head, &[], &[])).await {
+            Ok(appended) => head = appended.offset,
+            Err(refusal) => {
+                assert_eq!(
+                    (refusal.known_code(), refusal.retryable),
+                    (Some(Code::RateLimited), true)
+                );
+                assert!(refusal.retry_after_ms > 0, "{refusal:?}");
+                assert!(refusal.message.contains("commits"), "{refusal:?}");
+                return head;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_commits_without_pause_leaves_a_moment_for_anothers_commit() {
+    let mut config = config();
+    config.limits.commits_per_minute = 3;
+    let fixture = Fixture::with(config).await;
+    let (alice, a) = fixture.agent().await;
+    let (mallory, m) = fixture.agent().await;
+    m.append(&key_package(mallory.id, false)).await.expect("offered");
+    claimed(&a, &claim(mallory.id, alice.id)).await;
+    let channel = fixture.channel(&alice, &a).await;
+    let adds = commit(channel, alice.id, 1, &[mallory.id], &[]);
+    let head = a.append(&adds).await.expect("added").offset;
+
+    let head = commit_without_pause(&m, channel, mallory.id, head).await;
+    assert_eq!(head, 5, "three commits, then no more for a while");
+    // A new session changes nothing; other frames and channels go on.
+    let m = fixture.session(&mallory, &fixture.claims(&mallory)).await;
+    assert_eq!(commit_without_pause(&m, channel, mallory.id, head).await, head);
+    let spoken = m.append(&message(channel, mallory.id, head, "goes on")).await;
+    spoken.expect("messages are no commits");
+    let other = fixture.channel(&mallory, &m).await;
+    m.append(&commit(other, mallory.id, 1, &[], &[]))
+        .await
+        .expect("another channel");
+
+    // The correction of another member comes in.
+    let removal = commit(channel, alice.id, head, &[], &[mallory.id]);
+    a.append(&removal).await.expect("taken");
+}
