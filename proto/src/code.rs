@@ -157,6 +157,8 @@ codes! {
 
     /// More channels than one session may watch.
     TooManyWatched = 2024, true, "Leave channels that are no longer needed, spread them over several agents, or ask the operator for a higher `limits.watched_max`; until then the SDK reads these channels in turns.";
+    /// The agents of an account have as many streams open at the relay node as they may, together.
+    AccountStreams = 2025, true, "Close sessions and streams of the account's other agents that are no longer read, connect to another relay node, or ask the operator for a higher `limits.account_streams_max`.";
 
     // ---- tokens
     /// Not a token.

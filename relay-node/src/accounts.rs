@@ -1,4 +1,4 @@
-//! State shared by one account's sessions on this node: room for requests, and the account's usage.
+//! State shared by one account's sessions on this node: room for requests, streams and watched channels, and the account's usage.
 
 use crate::config::LimitsConfig;
 use crate::pace::{Costs, Pace};
@@ -15,6 +15,10 @@ pub(crate) struct Account {
     pub(crate) id: AccountId,
     /// Bytes of requests that its sessions may have in flight, together.
     pub(crate) receive: Arc<Semaphore>,
+    /// Streams that its sessions may have open, together, beside their control streams.
+    pub(crate) streams: Arc<Semaphore>,
+    /// Channels that they may watch, together.
+    pub(crate) watched: Arc<Semaphore>,
     /// How fast its appends are read.
     pub(crate) pace: Pace,
 }
@@ -24,6 +28,8 @@ pub(crate) struct Account {
 pub(crate) struct Accounts {
     by_id: Mutex<HashMap<AccountId, Arc<Account>>>,
     receive_bytes_max: usize,
+    streams_max: usize,
+    watched_max: usize,
     costs: Costs,
     /// Usage of accounts. It outlives their sessions.
     pub(crate) usage: Usage,
@@ -34,6 +40,8 @@ impl Accounts {
         Self {
             by_id: Mutex::default(),
             receive_bytes_max: limits.account_receive_bytes_max(),
+            streams_max: limits.account_streams_max(),
+            watched_max: limits.account_watched_max(),
             costs: Costs::new(limits),
             usage,
         }
@@ -46,6 +54,8 @@ impl Accounts {
             Arc::new(Account {
                 id,
                 receive: Arc::new(Semaphore::new(self.receive_bytes_max)),
+                streams: Arc::new(Semaphore::new(self.streams_max)),
+                watched: Arc::new(Semaphore::new(self.watched_max)),
                 pace: Pace::new(self.costs),
             })
         });

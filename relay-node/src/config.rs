@@ -93,6 +93,10 @@ pub struct LimitsConfig {
     pub streams_max: u32,
     /// Channels that one session may watch on its watch stream, beside those that it subscribes to.
     pub watched_max: u32,
+    /// Streams of all sessions of one account at once; without it 16 for each of `account_connections_max`, and `streams_max` at least.
+    pub account_streams_max: Option<u32>,
+    /// Channels that they may watch at once; without it 100 for each of `account_connections_max`, and `watched_max` at least.
+    pub account_watched_max: Option<u32>,
     /// Append requests in flight on one connection, in bytes.
     pub append_in_flight_bytes_max: usize,
     /// Requests of all connections together, in bytes, from before their bodies are read until they are answered. Where it is taken,
@@ -212,6 +216,8 @@ impl Default for LimitsConfig {
             address_connections_max: None,
             streams_max: limits::STREAMS_MAX,
             watched_max: limits::WATCHED_MAX,
+            account_streams_max: None,
+            account_watched_max: None,
             append_in_flight_bytes_max: limits::APPEND_IN_FLIGHT_BYTES_MAX,
             receive_bytes_max: 256 * 1024 * 1024,
             account_receive_bytes_max: None,

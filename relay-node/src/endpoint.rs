@@ -16,9 +16,15 @@ const STREAMS_BEFORE_HELLO_MAX: u32 = 8;
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Maximum bytes that a connection may have on their way to this node before its session has started: a few Hellos.
 const WINDOW_BEFORE_HELLO_BYTES: u32 = 64 * 1024;
-/// The least that a connection has as its share of what all may have on its way to or from this node, in bytes:
+/// The least that a connection has as its share of what all may have on its way from this node, in bytes:
 /// 2.5 MB/s at a round trip of 100 ms.
 const WINDOW_SHARE_BYTES_MIN: u32 = 256 * 1024;
+/// The least that it has on its way to this node.
+const RECEIVE_BYTES_MIN: u64 = 64 * 1024;
+/// Parts of an account's room that its sessions' windows are shares of. Windows are set when sessions begin, and the
+/// first ones are the widest: with 5,000 sessions all windows together are one and a quarter of the account's room, and
+/// the least for each.
+const ACCOUNT_PARTS: u64 = 8;
 /// Streams over the limit that get a code each; those behind them wait until the transport lets them through.
 const STREAMS_OVER: u32 = 16;
 
@@ -100,17 +106,23 @@ pub(crate) async fn bind(
     Ok((endpoint, receiving))
 }
 
-/// Gives a connection the limits of a session, as one of so many: until then they are low. Its bytes on their way to
-/// this node may be its share of the node's room, at least 256 KiB.
-pub(crate) fn widen(connection: &Connection, limits: &LimitsConfig, sessions: usize) {
-    let share = usize::try_from(share(limits.receive_bytes_max as u64, sessions)).unwrap_or(usize::MAX);
-    let window = share
-        .max(WINDOW_SHARE_BYTES_MIN as usize)
-        .min(limits.append_in_flight_bytes_max);
+/// Gives a connection the limits of a session, as one of so many of the node and of its account: until then they are
+/// low.
+pub(crate) fn widen(connection: &Connection, limits: &LimitsConfig, sessions: usize, of_account: usize) {
+    let window = receive_window(limits, sessions, of_account);
     connection.set_receive_window(VarInt::from_u32(u32::try_from(window).unwrap_or(u32::MAX)));
     // The control stream is one more.
     let streams = limits.streams_max.saturating_add(1 + STREAMS_OVER);
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
+}
+
+/// The bytes that a session may have on their way to this node: its share of the node's room for requests, and of its
+/// account's, at least 64 KiB.
+fn receive_window(limits: &LimitsConfig, sessions: usize, of_account: usize) -> u64 {
+    let of_node = share(limits.receive_bytes_max as u64, sessions);
+    let of_account = share(limits.account_receive_bytes_max() as u64 / ACCOUNT_PARTS, of_account);
+    let most = limits.append_in_flight_bytes_max as u64;
+    of_node.min(of_account).max(RECEIVE_BYTES_MIN).min(most)
 }
 
 /// Accepts connections with what each may have on its way from this node: less, the more there are. It is set once, when a
@@ -180,6 +192,17 @@ mod tests {
         assert_eq!((all[0], all.len()), (widest, 5));
         assert_eq!(all.last(), Some(&WINDOW_SHARE_BYTES_MIN));
         assert_eq!(windows(70_000).collect::<Vec<_>>(), [70_000]);
+    }
+
+    #[test]
+    fn an_accounts_windows_together_are_bounded_by_its_room() {
+        let limits = LimitsConfig::default();
+        let room = limits.account_receive_bytes_max() as u64;
+        let sessions = limits.account_connections_max();
+        let all: u64 = (1..=sessions).map(|n| receive_window(&limits, n, n)).sum();
+        assert!(all < room * 5 / 4 + sessions as u64 * RECEIVE_BYTES_MIN, "{all}");
+        assert_eq!(receive_window(&limits, 1, 1), limits.append_in_flight_bytes_max as u64);
+        assert_eq!(receive_window(&limits, 10_000, 1), RECEIVE_BYTES_MIN);
     }
 
     #[test]

@@ -9,12 +9,13 @@ use tokio::time::Instant;
 const LATELY: Duration = Duration::from_secs(60);
 
 /// Limits, and the key that sets each.
-const LIMITS: [(Code, &str); 5] = [
+const LIMITS: [(Code, &str); 6] = [
     (
         Code::AccountRateLimited,
         "account_frames_per_second or account_bytes_per_second",
     ),
     (Code::AccountConnections, "account_connections_max"),
+    (Code::AccountStreams, "account_streams_max or account_watched_max"),
     (Code::AddressConnections, "address_connections_max"),
     (Code::AccountChannels, "account_channels_per_day"),
     (Code::AccountStored, "account_stored_bytes_max"),

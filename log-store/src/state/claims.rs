@@ -202,6 +202,35 @@ fn consent_withdrawn_is_withdrawn_for_the_last_resort_too() {
 }
 
 #[test]
+fn consent_withdrawn_is_withdrawn_for_channels_that_the_agent_was_welcomed_to() {
+    let mut state = stocked(2);
+    accept(&mut state, &policy(VICTIM, ClaimRule::Anyone));
+    accept(&mut state, &claim(MALLORY, FOREIGN));
+    accept(&mut state, &welcome(MALLORY, 0xc4, 1, false));
+    accept(&mut state, &claim(agent(1), HOME));
+    accept(&mut state, &welcome(agent(1), 0xc5, 1, false));
+    // Until then they need no claim, whoever sends them.
+    accept(&mut state, &welcome(MALLORY, 0xc4, 2, true));
+    accept(&mut state, &welcome(agent(3), 0xc4, 3, false));
+    accept(&mut state, &policy(VICTIM, ClaimRule::Account));
+    let unclaimed = Refused::WelcomeUnclaimed;
+    for returns in [false, true] {
+        for author in [MALLORY, agent(3)] {
+            let more = welcome(author, 0xc4, 4, returns);
+            assert!(!state.expects_welcome(&more));
+            assert_eq!(refuse(&mut state, &more), unclaimed);
+        }
+        // Channels of agents that may claim are as before.
+        accept(&mut state, &welcome(agent(3), 0xc5, 2 + u64::from(returns), returns));
+    }
+    assert_eq!(LogState::decode(state.encode()), Ok(state.clone()));
+    // Somebody who may claim brings it there again.
+    accept(&mut state, &claim(agent(1), HOME));
+    accept(&mut state, &welcome(agent(1), 0xc4, 5, false));
+    accept(&mut state, &welcome(MALLORY, 0xc4, 6, true));
+}
+
+#[test]
 fn all_other_accounts_together_are_bounded_and_the_owners_is_not_among_them() {
     let mut state = stocked(0);
     accept(&mut state, &policy(VICTIM, ClaimRule::Anyone));

@@ -13,6 +13,7 @@
 //!                    u32 claims, each: u64 claim  u64 package  u8 1 if the last resort
 //!                                      32 bytes claimer  u8 1 if it has an account, then 16 bytes account
 //!                    u32 welcomes, each (ascending by channel): 16 bytes channel  u64 at  u64 bundle
+//!                                      u8 1 if it is known who claimed for it, then as a claim's claimer
 //!                    u8 1 if the account is known, then 16 bytes account
 //!                    u8 who may claim: 0 account, 1 listed, 2 anyone
 //!                      listed: u32 accounts, each (ascending): 16 bytes  u32 agents, each (ascending): 32 bytes
@@ -20,7 +21,8 @@
 //!
 //! Given up: the last entry given up that was no Trim, the log's last entry that is no Trim, the one before. Version 1 had
 //! neither these nor welcomes. Before version 3 a claim did not say whose it is (no agent has the id of 32 zeros that it is
-//! read with), nothing said who may claim, and there were no roles. A policy is as `Policy::to_bytes` makes it.
+//! read with), nothing said who may claim, and there were no roles. Before version 4 a Welcome did not say who had claimed
+//! for it. A policy is as `Policy::to_bytes` makes it.
 //!
 //! One state has one encoding, and a decoded state has passed every check that the fold relies on: order, ranges,
 //! limits. Persisted: keep stable. A change of this format is a new version, and old ones stay readable.
@@ -36,7 +38,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use skytale_proto::{AccountId, AgentId, Allowed, ChannelId, ClaimRule, Code, LogId, Offset, Policy, limits};
 
 /// The version that this crate writes.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 /// The oldest version that this crate reads.
 const VERSION_OLDEST: u8 = 1;
 
@@ -54,8 +56,13 @@ const STRETCH_BYTES: usize = 16;
 /// A claim as versions before 3 kept it.
 const CLAIM_BYTES_BEFORE: usize = 17;
 /// A claim without an account.
-const CLAIM_BYTES: usize = CLAIM_BYTES_BEFORE + AgentId::LENGTH + 1;
-const WELCOME_BYTES: usize = ChannelId::LENGTH + 16;
+const CLAIM_BYTES: usize = CLAIM_BYTES_BEFORE + CLAIMER_BYTES;
+/// A Welcome as versions before 4 kept it.
+const WELCOME_BYTES_BEFORE: usize = ChannelId::LENGTH + 16;
+/// A Welcome of which nobody knows who claimed for it.
+const WELCOME_BYTES: usize = WELCOME_BYTES_BEFORE + 1;
+/// A claimer without an account.
+const CLAIMER_BYTES: usize = AgentId::LENGTH + 1;
 /// An agent of a group without past stretches.
 const AGENT_BYTES: usize = AgentId::LENGTH + 8 + 4;
 
@@ -147,7 +154,7 @@ fn rule_bytes(rule: &Rule) -> usize {
         Rule::Mailbox(mailbox) => {
             48 + mailbox.live.len() * 8
                 + mailbox.claims.len() * (CLAIM_BYTES + AccountId::LENGTH)
-                + mailbox.welcomes.len() * WELCOME_BYTES
+                + mailbox.welcomes.len() * (WELCOME_BYTES + CLAIMER_BYTES + AccountId::LENGTH)
         }
     }
 }
@@ -199,6 +206,11 @@ fn put_roles(roles: &Roles, out: &mut BytesMut) {
     }
 }
 
+fn put_claimer(by: &Claimer, out: &mut BytesMut) {
+    out.put_slice(by.agent.as_bytes());
+    put_account(by.account.as_ref(), out);
+}
+
 fn put_mailbox(mailbox: &Mailbox, out: &mut BytesMut) {
     put_offset(mailbox.last_resort.unwrap_or(Offset::ZERO), out);
     put_count(mailbox.live.len(), out);
@@ -210,14 +222,17 @@ fn put_mailbox(mailbox: &Mailbox, out: &mut BytesMut) {
         put_offset(*at, out);
         put_offset(package.offset, out);
         out.put_u8(u8::from(package.last_resort));
-        out.put_slice(by.agent.as_bytes());
-        put_account(by.account.as_ref(), out);
+        put_claimer(by, out);
     }
     put_count(mailbox.welcomes.len(), out);
     for (channel, welcomed) in &mailbox.welcomes {
         out.put_slice(channel.as_bytes());
         put_offset(welcomed.at, out);
         put_offset(welcomed.bundle, out);
+        out.put_u8(u8::from(welcomed.by.is_some()));
+        if let Some(by) = &welcomed.by {
+            put_claimer(by, out);
+        }
     }
     put_account(mailbox.account.as_ref(), out);
     match &mailbox.rule {
@@ -441,6 +456,7 @@ fn mailbox(fields: &mut Fields<'_>, version: u8, head: Offset, first: Offset) ->
     }
     let welcomes = match version {
         1 => 0,
+        2 | 3 => fields.count("welcomes", WELCOME_BYTES_BEFORE, limits::WELCOMES_REMEMBERED_MAX)?,
         _ => fields.count("welcomes", WELCOME_BYTES, limits::WELCOMES_REMEMBERED_MAX)?,
     };
     for _ in 0..welcomes {
@@ -456,7 +472,11 @@ fn mailbox(fields: &mut Fields<'_>, version: u8, head: Offset, first: Offset) ->
         if at == Offset::ZERO || at > head || bundle == Offset::ZERO {
             return Err(wrong("welcomes", "not an entry"));
         }
-        mailbox.welcomes.insert(channel, Welcomed { at, bundle });
+        let by = match version >= 4 && fields.bool("welcomes")? {
+            true => Some(claimer(fields)?),
+            false => None,
+        };
+        mailbox.welcomes.insert(channel, Welcomed { at, bundle, by });
     }
     if version >= 3 {
         mailbox.account = account(fields)?;
@@ -479,12 +499,16 @@ fn claim(fields: &mut Fields<'_>, version: u8) -> Result<Claim, StateError> {
             agent: AgentId::from_bytes([0; AgentId::LENGTH]),
             account: None,
         },
-        _ => Claimer {
-            agent: AgentId::from_bytes(fields.array("claimer")?),
-            account: account(fields)?,
-        },
+        _ => claimer(fields)?,
     };
     Ok(Claim { at, package, by })
+}
+
+fn claimer(fields: &mut Fields<'_>) -> Result<Claimer, StateError> {
+    Ok(Claimer {
+        agent: AgentId::from_bytes(fields.array("claimer")?),
+        account: account(fields)?,
+    })
 }
 
 fn account(fields: &mut Fields<'_>) -> Result<Option<AccountId>, StateError> {

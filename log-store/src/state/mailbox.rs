@@ -11,7 +11,8 @@
 //!
 //! An agent that may claim can still not make entries without end: the unused packages that an account holds are
 //! bounded, and the last resort is given once to each agent that holds it. A Welcome is an entry only if its author has
-//! claimed a package, so that nobody makes entries on logs of agents that do not know it, or do not exist.
+//! claimed a package, so that nobody makes entries on logs of agents that do not know it, or do not exist. To a channel
+//! that the agent was welcomed to, more Welcomes need no claim, for as long as whoever brought the agent there may claim.
 
 use super::{Effects, Refused};
 use crate::store::{ClaimedPackage, KeyPackageStock};
@@ -60,6 +61,8 @@ pub(super) struct Welcomed {
     pub(super) at: Offset,
     /// Offset of its bundle in the channel's log.
     pub(super) bundle: Offset,
+    /// Author of the claim by which the agent came to the channel. `None` if the log is of a time when none was kept.
+    pub(super) by: Option<Claimer>,
 }
 
 /// Package that a claim gets.
@@ -93,8 +96,15 @@ impl Mailbox {
                 offset: bundle,
                 returns,
             } => {
-                self.spend(&header.author, channel, *returns)?;
-                self.welcomed(*channel, offset, *bundle);
+                let by = self.spend(header, channel, *returns)?;
+                self.welcomed(
+                    *channel,
+                    Welcomed {
+                        at: offset,
+                        bundle: *bundle,
+                        by,
+                    },
+                );
                 Ok(Effects::default())
             }
             _ => Err(Refused::KindRefused {
@@ -112,8 +122,8 @@ impl Mailbox {
         } = header.detail
         {
             // Before claims had to be there, none was looked for.
-            let _ = self.spend(&header.author, &channel, returns);
-            self.welcomed(channel, offset, bundle);
+            let by = self.spend(header, &channel, returns).unwrap_or_default();
+            self.welcomed(channel, Welcomed { at: offset, bundle, by });
         }
     }
 
@@ -243,40 +253,57 @@ impl Mailbox {
 
     /// Spends a claim by a Welcome's author: its oldest of a single-use package. The last resort is never used up, nor is a
     /// claim of it: it may be answered twice, for two channels. An agent that comes back to a channel that it was welcomed to
-    /// needs none, nor does one whom another member adds there again.
-    fn spend(&mut self, author: &AgentId, channel: &ChannelId, returns: bool) -> Result<(), Refused> {
-        let is_known = self.welcomes.contains_key(channel);
-        if returns && is_known {
-            return Ok(());
+    /// needs none, nor does one whom another member adds there again, unless consent was taken back. Returns the author of
+    /// the claim by which the agent is in the channel.
+    fn spend(&mut self, header: &Header, channel: &ChannelId, returns: bool) -> Result<Option<Claimer>, Refused> {
+        let known = self
+            .welcomed_with_consent(header.log.agent(), channel)
+            .map(|welcomed| welcomed.by);
+        if returns && let Some(by) = known {
+            return Ok(by);
         }
-        let is_theirs = |claim: &Claim| claim.by.agent == *author;
+        let is_theirs = |claim: &Claim| claim.by.agent == header.author;
         let single_use = |claim: &Claim| is_theirs(claim) && !claim.package.last_resort;
-        if let Some(at) = self.claims.iter().position(single_use) {
-            self.claims.remove(at);
-            return Ok(());
+        if let Some(claim) = self
+            .claims
+            .iter()
+            .position(single_use)
+            .and_then(|at| self.claims.remove(at))
+        {
+            return Ok(Some(claim.by));
         }
-        match is_known || self.claims.iter().any(is_theirs) {
-            true => Ok(()),
-            false => Err(Refused::WelcomeUnclaimed),
-        }
+        let last_resort = self
+            .claims
+            .iter()
+            .find(|claim| is_theirs(claim))
+            .map(|claim| Some(claim.by));
+        last_resort.or(known).ok_or(Refused::WelcomeUnclaimed)
+    }
+
+    /// The newest Welcome of a channel, if whoever brought the owner there may still claim.
+    fn welcomed_with_consent(&self, owner: Option<AgentId>, channel: &ChannelId) -> Option<&Welcomed> {
+        let consents = |by: &Claimer| owner.is_some_and(|owner| self.may_claim(owner, by));
+        let welcomed = self.welcomes.get(channel)?;
+        welcomed.by.as_ref().is_none_or(consents).then_some(welcomed)
     }
 
     /// Whether a Welcome would be an entry: for a caller that decides whether to send it at all.
     pub(super) fn expects(&self, header: &Header) -> bool {
-        matches!(header.detail, Detail::Welcome { channel, .. } if self.welcomes.contains_key(&channel))
+        let is_known = |channel| self.welcomed_with_consent(header.log.agent(), channel).is_some();
+        matches!(&header.detail, Detail::Welcome { channel, .. } if is_known(channel))
             || self.claims.iter().any(|claim| claim.by.agent == header.author)
     }
 
-    fn welcomed(&mut self, channel: ChannelId, at: Offset, bundle: Offset) {
+    fn welcomed(&mut self, channel: ChannelId, newest: Welcomed) {
         // Welcomes of several shards come in any order: the newest is the one with the later bundle.
         if self
             .welcomes
             .get(&channel)
-            .is_some_and(|before| before.bundle >= bundle)
+            .is_some_and(|before| before.bundle >= newest.bundle)
         {
             return;
         }
-        self.welcomes.insert(channel, Welcomed { at, bundle });
+        self.welcomes.insert(channel, newest);
         if self.welcomes.len() > limits::WELCOMES_REMEMBERED_MAX {
             let oldest = self.welcomes.iter().min_by_key(|(_, welcomed)| welcomed.at);
             let oldest = oldest.map(|(channel, _)| *channel);

@@ -28,7 +28,12 @@ struct Unspent {
 struct Held {
     claims: Vec<Unspent>,
     given: BTreeSet<u64>,
+    /// By channel: the bundle of the newest Welcome, and whose claim brought the agent there.
+    welcomed: BTreeMap<ChannelId, (u64, Brought)>,
 }
+
+/// An agent, of an account.
+type Brought = (AgentId, Option<AccountId>);
 
 /// Package that a claim takes.
 enum Took {
@@ -364,12 +369,34 @@ impl Model {
                         held.claims.remove(0);
                     }
                 }
-                Detail::Welcome { channel, returns, .. } => {
-                    let spends = |claim: &Unspent| claim.agent == entry.author && !claim.package.1;
-                    let by = held.claims.iter().position(spends);
-                    if let Some(by) = by.filter(|_| !(*returns && self.is_welcomed(*channel, offset))) {
-                        held.claims.remove(by);
+                Detail::Welcome {
+                    channel,
+                    returns,
+                    offset: bundle,
+                } => {
+                    let known = self.welcomed_with_consent(*channel, offset, &held);
+                    let theirs = |claim: &&Unspent| claim.agent == entry.author;
+                    let single_use = held.claims.iter().position(|claim| theirs(&claim) && !claim.package.1);
+                    let by = match (known, single_use) {
+                        (Some(by), _) if *returns => by,
+                        (_, Some(at)) => {
+                            let claim = held.claims.remove(at);
+                            (claim.agent, claim.account)
+                        }
+                        (known, None) => {
+                            let last_resort = held.claims.iter().find(theirs);
+                            let last_resort = last_resort.map(|claim| (claim.agent, claim.account));
+                            last_resort.or(known).expect("a Welcome that is an entry was expected")
+                        }
+                    };
+                    let newest = held.welcomed.entry(*channel).or_insert((0, by));
+                    if newest.0 < bundle.get() {
+                        *newest = (bundle.get(), by);
                     }
+                    assert!(
+                        held.welcomed.len() <= limits::WELCOMES_REMEMBERED_MAX,
+                        "stories are short"
+                    );
                 }
                 Detail::Trim { up_to } => held.claims.retain(|claim| claim.at > up_to.get()),
                 Detail::KeyPackagePolicy { account, rule } => {
@@ -384,19 +411,6 @@ impl Model {
             }
         }
         held
-    }
-
-    /// The channels that are remembered are those that were welcomed last.
-    fn is_welcomed(&self, channel: ChannelId, before: u64) -> bool {
-        let mut newest: BTreeMap<ChannelId, u64> = BTreeMap::new();
-        for (_, entry) in self.numbered().filter(|(at, _)| *at < before) {
-            if let Detail::Welcome { channel, offset, .. } = entry.detail {
-                let bundle = newest.entry(channel).or_default();
-                *bundle = (*bundle).max(offset.get());
-            }
-        }
-        assert!(newest.len() <= limits::WELCOMES_REMEMBERED_MAX, "stories are short");
-        newest.contains_key(&channel)
     }
 
     /// Returns the account of the log's owner, and the owner's rule on other claims, for an entry at `offset`.
@@ -433,18 +447,30 @@ impl Model {
         (live, offered(true).next_back().filter(|at| *at > trimmed))
     }
 
+    /// Whether an agent may claim by an entry at `offset`.
+    fn may_claim(&self, offset: u64, (agent, account): Brought, held: &Held) -> bool {
+        let (home, rule) = self.consent(offset);
+        let (live, last_resort) = self.stock_at(offset, &held.given);
+        let is_new = home.is_none() && live.is_empty() && last_resort.is_none();
+        let listed = is_listed(&rule, &agent, account.as_ref());
+        agent.log() == self.log || is_new || account == home || (home.is_some() && listed)
+    }
+
+    /// Whose claim brought the agent to a channel, if that one may claim by an entry at `offset`.
+    fn welcomed_with_consent(&self, channel: ChannelId, offset: u64, held: &Held) -> Option<Brought> {
+        let (_, by) = *held.welcomed.get(&channel)?;
+        self.may_claim(offset, by, held).then_some(by)
+    }
+
     /// Returns the package that a claim at `offset` takes, or the reason for none.
     fn took(&self, offset: u64, claim: &Header, held: &Held) -> Result<Took, Code> {
         let (owner, account) = (self.log, account_of(claim));
-        let (home, rule) = self.consent(offset);
+        let (home, _) = self.consent(offset);
         let is_own = claim.author.log() == owner;
-        let listed = is_listed(&rule, &claim.author, account.as_ref());
-        let (live, last_resort) = self.stock_at(offset, &held.given);
-        let is_new = home.is_none() && live.is_empty() && last_resort.is_none();
-        let may = is_own || is_new || account == home || (home.is_some() && listed);
-        if !may {
+        if !self.may_claim(offset, (claim.author, account), held) {
             return Err(Code::ClaimNotAllowed);
         }
+        let (live, last_resort) = self.stock_at(offset, &held.given);
         let single_use = live.into_iter().min();
         let last = last_resort.map(|package| (package, true));
         if is_own || account.is_none() {
@@ -619,8 +645,9 @@ impl Model {
             Detail::KeyPackageClaim { .. } => self.takes_next(header).err().map(|code| (code, None)),
             Detail::Welcome { channel, .. } => {
                 let next = self.head() + 1;
-                let is_claimed = self.held(next).claims.iter().any(|claim| claim.agent == header.author);
-                let is_expected = is_claimed || self.is_welcomed(*channel, next);
+                let held = self.held(next);
+                let is_claimed = held.claims.iter().any(|claim| claim.agent == header.author);
+                let is_expected = is_claimed || self.welcomed_with_consent(*channel, next, &held).is_some();
                 (!is_expected).then_some((Code::WelcomeUnclaimed, None))
             }
             _ => Some((Code::KindRefused, None)),

@@ -12,6 +12,12 @@ const ACCOUNT_RATES: u32 = 4;
 /// Sessions of an account, at least, where nothing else is set: a node with few places is one account's.
 const ACCOUNT_CONNECTIONS_MIN: u32 = 64;
 
+/// Streams of an account, for each of its sessions, where nothing else is set.
+const ACCOUNT_STREAMS: u32 = 16;
+
+/// Channels that an account watches, for each of its sessions, where nothing else is set.
+const ACCOUNT_WATCHED: u32 = 100;
+
 impl LimitsConfig {
     /// Frames that an account may append a second.
     pub(crate) fn account_frames_per_second(&self) -> u32 {
@@ -29,6 +35,22 @@ impl LimitsConfig {
     pub(crate) fn account_connections_max(&self) -> usize {
         let default = (self.connections_max / 2).max(ACCOUNT_CONNECTIONS_MIN);
         self.account_connections_max.unwrap_or(default) as usize
+    }
+
+    /// Streams of an account at once: as many as one session may have, at least.
+    pub(crate) fn account_streams_max(&self) -> usize {
+        let default = self.of_sessions(ACCOUNT_STREAMS).max(self.streams_max as usize);
+        self.account_streams_max.map_or(default, |streams| streams as usize)
+    }
+
+    /// Channels that an account watches at once: as many as one session may watch, at least.
+    pub(crate) fn account_watched_max(&self) -> usize {
+        let default = self.of_sessions(ACCOUNT_WATCHED).max(self.watched_max as usize);
+        self.account_watched_max.map_or(default, |channels| channels as usize)
+    }
+
+    fn of_sessions(&self, each: u32) -> usize {
+        self.account_connections_max().saturating_mul(each as usize)
     }
 
     /// Requests of an account, in bytes. The largest one always fits, and another one beside it.

@@ -201,6 +201,8 @@ impl LimitsConfig {
     fn account_problems(&self, wrong: &mut Wrong) {
         for (key, value) in [
             ("limits.account_connections_max", self.account_connections_max),
+            ("limits.account_streams_max", self.account_streams_max),
+            ("limits.account_watched_max", self.account_watched_max),
             ("limits.address_connections_max", self.address_connections_max),
             ("limits.account_frames_per_second", self.account_frames_per_second),
         ] {

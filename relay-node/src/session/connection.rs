@@ -123,7 +123,8 @@ fn begin(
         agent,
         session: registration.number(),
     });
-    endpoint::widen(&connection, &node.config.limits, node.sessions.len());
+    let of_account = node.sessions.of_account(&session.account.id);
+    endpoint::widen(&connection, &node.config.limits, node.sessions.len(), of_account);
     Ok(run(session, connection, registration, sender, receiver))
 }
 

@@ -47,6 +47,7 @@ pub(crate) async fn serve(session: Arc<Session>, mut sender: Sender, mut receive
 
 async fn run(session: &Session, sender: &mut Sender, receiver: &mut Receiver) -> Result<(), ReceiveError> {
     while let Some(length) = receiver.length(limits::MESSAGE_BYTES_MAX).await? {
+        session.account.pace.wait(length).await;
         let (body, in_flight) = body(session, receiver, length).await?;
         let message: KeyPackagesRequest = decode_message(body)?;
         let outcome = match message.request {

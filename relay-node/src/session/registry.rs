@@ -110,6 +110,11 @@ impl Sessions {
         self.running.lock().by_agent.contains_key(agent)
     }
 
+    /// Returns the number of sessions of an account.
+    pub(crate) fn of_account(&self, account: &AccountId) -> usize {
+        self.running.lock().by_account.get(account).copied().unwrap_or_default()
+    }
+
     /// Returns the number of sessions.
     pub(crate) fn len(&self) -> usize {
         self.running.lock().by_agent.len()
@@ -249,6 +254,7 @@ mod tests {
         let again = begin(A, ONE).expect("in place of its own");
         drop(of_a);
         assert!(begin(C, ONE).is_none(), "two still run");
+        assert_eq!((sessions.of_account(&ONE), sessions.of_account(&OTHER)), (2, 0));
         let of_c = begin(C, OTHER).expect("another account has its own");
         drop(of_b);
         let of_b = begin(B, ONE).expect("room again");

@@ -17,10 +17,15 @@ pub(crate) async fn serve(
     mut sender: Sender,
     mut receiver: Receiver,
 ) {
+    let answer = async {
+        // A question costs the node time like a frame that it refuses.
+        session.account.pace.wait(0).await;
+        status(&session, &request).await
+    };
     let outcome = tokio::select! {
         biased;
         () = session.end.ended() => return streams::end(&session, &mut sender, &mut receiver),
-        outcome = status(&session, &request) => outcome,
+        outcome = answer => outcome,
     };
     let outcome = match outcome {
         Ok(status) => Outcome::Status(status),

@@ -6,12 +6,16 @@ use crate::stream::{Receiver, Sender, abort};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use iroh::endpoint::Connection;
+use skytale_proto::Code;
 use skytale_proto::session::{Open, open};
-use skytale_proto::{Code, limits};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+
+/// Maximum bytes of an Open, other than a Hello: it names a log and a few numbers.
+const OPEN_BYTES_MAX: usize = 1_024;
 
 /// Accepts streams until the connection is gone.
 pub(crate) async fn accept(session: &Arc<Session>, connection: &Connection, streams: &mut JoinSet<()>) {
@@ -27,7 +31,12 @@ pub(crate) async fn accept(session: &Arc<Session>, connection: &Connection, stre
                     refuse(session, &mut sender, &mut receiver, Code::TooManyStreams);
                     continue;
                 }
-                streams.spawn(serve(session.clone(), sender, receiver));
+                let Ok(place) = session.account.streams.clone().try_acquire_owned() else {
+                    session.node.limited.note(Some(Code::AccountStreams));
+                    refuse(session, &mut sender, &mut receiver, Code::AccountStreams);
+                    continue;
+                };
+                streams.spawn(serve(session.clone(), sender, receiver, place));
             }
             Some(_) = streams.join_next() => {}
         }
@@ -35,7 +44,8 @@ pub(crate) async fn accept(session: &Arc<Session>, connection: &Connection, stre
 }
 
 /// Serves a stream of any kind. The memory for its beginning is given back before its real work begins.
-async fn serve(session: Arc<Session>, sender: Sender, receiver: Receiver) {
+async fn serve(session: Arc<Session>, sender: Sender, receiver: Receiver, place: OwnedSemaphorePermit) {
+    let _place = place;
     let serving = Box::pin(opened(session, sender, receiver)).await;
     if let Some(serving) = serving {
         serving.await;
@@ -46,7 +56,7 @@ async fn serve(session: Arc<Session>, sender: Sender, receiver: Receiver) {
 async fn opened(session: Arc<Session>, mut sender: Sender, mut receiver: Receiver) -> Option<BoxFuture<'static, ()>> {
     let hello_timeout = session.node.config.session.hello_timeout();
     let opened = tokio::select! {
-        opened = timeout(hello_timeout, receiver.message::<Open>(limits::HELLO_BYTES_MAX)) => opened,
+        opened = timeout(hello_timeout, receiver.message::<Open>(OPEN_BYTES_MAX)) => opened,
         () = session.end.ended() => {
             end(&session, &mut sender, &mut receiver);
             return None;

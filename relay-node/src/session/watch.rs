@@ -24,7 +24,7 @@ use skytale_proto::{ChannelId, Code, LogId, Offset, limits};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// Bytes of a channel with its cursor.
 const ADD_BYTES: usize = ChannelId::LENGTH + 8;
@@ -34,16 +34,30 @@ const REQUEST_BYTES_MAX: usize = limits::WATCHED_AT_ONCE_MAX * (ADD_BYTES + Chan
 /// A channel's wait. Resolves with the channel and the number of the request that began it.
 type Wait = Abortable<BoxFuture<'static, (ChannelId, u64)>>;
 
+/// One channel that is watched.
+struct Entry {
+    number: u64,
+    wait: AbortHandle,
+    /// Of the account's channels. A test has none.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
 /// Channels that are watched.
 #[derive(Default)]
 struct Watched {
-    by_channel: HashMap<ChannelId, (u64, AbortHandle)>,
+    by_channel: HashMap<ChannelId, Entry>,
     waits: FuturesUnordered<Wait>,
     next: u64,
 }
 
 impl Watched {
-    fn add(&mut self, channel: ChannelId, after: Offset, mut head: watch::Receiver<Offset>) {
+    fn add(
+        &mut self,
+        channel: ChannelId,
+        after: Offset,
+        mut head: watch::Receiver<Offset>,
+        place: Option<OwnedSemaphorePermit>,
+    ) {
         self.remove(&channel);
         let number = self.next;
         self.next += 1;
@@ -52,14 +66,19 @@ impl Watched {
             let _ = head.wait_for(|head| *head > after).await;
             (channel, number)
         };
-        let (handle, registration) = AbortHandle::new_pair();
+        let (abort, registration) = AbortHandle::new_pair();
         self.waits.push(Abortable::new(wait.boxed(), registration));
-        self.by_channel.insert(channel, (number, handle));
+        let entry = Entry {
+            number,
+            wait: abort,
+            _place: place,
+        };
+        self.by_channel.insert(channel, entry);
     }
 
     fn remove(&mut self, channel: &ChannelId) {
-        if let Some((_, handle)) = self.by_channel.remove(channel) {
-            handle.abort();
+        if let Some(entry) = self.by_channel.remove(channel) {
+            entry.wait.abort();
         }
     }
 
@@ -68,7 +87,7 @@ impl Watched {
         loop {
             match self.waits.next().await {
                 Some(Ok((channel, number))) => {
-                    if self.by_channel.get(&channel).is_some_and(|(last, _)| *last == number) {
+                    if self.by_channel.get(&channel).is_some_and(|last| last.number == number) {
                         self.by_channel.remove(&channel);
                         return channel;
                     }
@@ -146,8 +165,12 @@ async fn run(session: &Session, sender: &mut Sender, receiver: &mut Receiver) ->
                 match refused {
                     Ok(refused) if refused.is_empty() => {}
                     Ok(refused) => {
-                        let most = session.node.config.limits.watched_max;
-                        let why = format!("a session watches at most {most} channels here");
+                        let limits = &session.node.config.limits;
+                        let why = format!(
+                            "a session watches at most {} channels here, and the agents of an account {} together",
+                            limits.watched_max,
+                            limits.account_watched_max()
+                        );
                         let refusal = Refusal::because(Code::TooManyWatched, why);
                         session.tap_refusal(&refusal);
                         let event = WatchEvent {
@@ -204,9 +227,16 @@ async fn take(
             refused.push(channel);
             continue;
         }
-        match waits(session, channel.log(), after).await {
-            Some(head) => watched.add(channel, after, head),
-            None => ready.push(channel),
+        let Some(head) = waits(session, channel.log(), after).await else {
+            ready.push(channel);
+            continue;
+        };
+        match session.account.watched.clone().try_acquire_owned() {
+            Ok(place) => watched.add(channel, after, head, Some(place)),
+            Err(_) => {
+                session.node.limited.note(Some(Code::AccountStreams));
+                refused.push(channel);
+            }
         }
     }
     Ok(refused)
@@ -251,7 +281,7 @@ mod tests {
         let heads: Vec<_> = (0..100).map(|_| watch::Sender::new(Offset::new(5))).collect();
         for round in 0..50 {
             for (number, head) in (0..).zip(&heads) {
-                watched.add(channel(number), Offset::new(5), head.subscribe());
+                watched.add(channel(number), Offset::new(5), head.subscribe(), None);
             }
             let mut ready = Vec::new();
             watched.ready_now(&mut ready);

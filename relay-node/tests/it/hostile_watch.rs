@@ -5,7 +5,7 @@ use crate::fixture::{Fixture, commit, config, message};
 use crate::witness::Witness;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use skytale_proto::session::{Subscribe, WatchEvent, WatchOpen, WatchRequest, open};
-use skytale_proto::{ChannelId, Code, Offset, limits};
+use skytale_proto::{AccountId, ChannelId, Code, Offset, limits};
 use std::collections::BTreeSet;
 
 fn adds(channels: &[(ChannelId, u64)]) -> WatchRequest {
@@ -141,6 +141,47 @@ async fn who_may_not_read_a_channel_learns_nothing_by_watching_it() {
         b.replay(channel.log(), Offset::new(5)).await.code(),
         Some(Code::NotMember)
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_channels_that_an_accounts_agents_watch_are_counted_together() {
+    let mut config = config();
+    config.limits.account_watched_max = Some(5);
+    let fixture = Fixture::with(config).await;
+    let account = AccountId::generate();
+    let mut sessions = Vec::new();
+    for number in 0..3 {
+        let (agent, client) = fixture.agent_with(|claims| claims.acct = account).await;
+        let mut all = Vec::new();
+        for _ in 0..2 {
+            all.push((fixture.channel(&agent, &client).await, 1));
+        }
+        let mut watch = Watch::open(&client).await;
+        watch.ask(&adds(&all)).await;
+        if number == 2 {
+            let event = soon(watch.event()).await.expect("an event");
+            let refusal = event.refusal.expect("a refusal");
+            assert_eq!(refusal.known_code(), Some(Code::TooManyWatched));
+            assert!(
+                refusal.message.contains("of an account 5 together"),
+                "{}",
+                refusal.message
+            );
+            assert_eq!(listed(&event.refused), [all[1].0].into());
+        } else {
+            // All that was asked before is done.
+            watch.ask(&adds(&[(ChannelId::generate(), 1)])).await;
+            assert_eq!(watch.ready(1).await.len(), 1);
+        }
+        sessions.push((client, watch));
+    }
+    // Another account is told nothing of that.
+    let (bob, b) = fixture.agent().await;
+    let channel = fixture.channel(&bob, &b).await;
+    let mut watch = Watch::open(&b).await;
+    watch.ask(&adds(&[(channel, 1)])).await;
+    b.append(&message(channel, bob.id, 1, "hi")).await.expect("appended");
+    assert_eq!(watch.ready(1).await, [channel].into());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,12 +1,13 @@
 //! Bounds: what one agent can take, and that others do not feel it.
 
+use crate::admin::get;
 use crate::client::{Agent, Gone, Subscription, Wire, id_of, soon};
 use crate::fixture::{Fixture, commit, config, message};
 use crate::witness::Witness;
 use iroh::SecretKey;
 use skytale_log_store::faulty::{FaultyStore, Way};
-use skytale_proto::session::{Open, Subscribe, open};
-use skytale_proto::{AgentId, Code, Offset};
+use skytale_proto::session::{AppendResponse, Open, Subscribe, open};
+use skytale_proto::{AccountId, AgentId, Code, Offset};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -339,5 +340,63 @@ async fn streams_that_say_nothing_are_given_back() {
     for wire in &mut idle {
         assert_eq!(wire.abandoned().await, Some(Code::HelloTimeout));
     }
+    fixture.channel(&alice, &a).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_streams_of_an_accounts_agents_are_counted_together() {
+    let mut config = config();
+    config.limits.account_streams_max = Some(6);
+    let fixture = Fixture::with(config).await;
+    // Of another account: its streams are its own.
+    let witness = Witness::start(&fixture).await;
+    let mallory = AccountId::generate();
+    let mut held = Vec::new();
+    let mut sessions = Vec::new();
+    let mut refused = 0;
+    for _ in 0..4 {
+        let (agent, client) = fixture.agent_with(|claims| claims.acct = mallory).await;
+        for _ in 0..3 {
+            let mut follow = client.subscribe(agent.id.log(), Offset::ZERO, true).await;
+            match soon(follow.event()).await {
+                Ok(_) => held.push(follow),
+                Err(gone) => {
+                    assert_eq!(gone.code(), Some(Code::AccountStreams));
+                    refused += 1;
+                }
+            }
+        }
+        sessions.push(client);
+    }
+    assert_eq!((held.len(), refused), (6, 6));
+    let (_, ready) = get(&fixture, "/readyz").await;
+    assert!(ready.to_string().contains("account_streams_max"), "{ready}");
+    witness.leave().await;
+    // Places are free again when streams end.
+    drop(held);
+    let (agent, client) = fixture.agent_with(|claims| claims.acct = mallory).await;
+    soon(async {
+        while client
+            .subscribe(agent.id.log(), Offset::ZERO, true)
+            .await
+            .event()
+            .await
+            .is_err()
+        {}
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_beginning_of_a_stream_is_short() {
+    let fixture = Fixture::new().await;
+    let (alice, a) = fixture.agent().await;
+    let mut wire = Wire::open(&a.connection).await.expect("a stream");
+    // The length of a Hello, which this stream is not for.
+    let mut bytes = 2_000u32.to_be_bytes().to_vec();
+    bytes.extend([0; 1_000]);
+    wire.say_bytes(&bytes).await.expect("sent");
+    let gone = soon(wire.hear::<AppendResponse>()).await.expect_err("refused");
+    assert_eq!(gone.code(), Some(Code::MessageTooLarge));
     fixture.channel(&alice, &a).await;
 }

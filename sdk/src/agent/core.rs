@@ -32,10 +32,14 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    /// Forgets declined channels that were left by now.
+    /// Forgets declined channels that were left by now, and gives up those that never let this agent go.
     fn forget_declined(&mut self) -> Result<(), EngineError> {
         if self.engine.forget_declined()? {
             self.bus.hide(self.engine.declined()?);
+        }
+        for channel in self.engine.give_up_declined()? {
+            // Whoever follows it notices that it was left. It is forgotten the next time.
+            self.bus.signals(channel).work.notify_one();
         }
         Ok(())
     }

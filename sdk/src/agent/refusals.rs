@@ -54,9 +54,12 @@ impl Refusals {
 /// Whether a refusal concerns the relay node, its data or its connections, and not the agent or the log.
 const fn may_be_better_elsewhere(code: Code) -> bool {
     match code {
-        Code::RateLimited | Code::AccountRateLimited | Code::AccountStored | Code::Draining | Code::TooManyStreams => {
-            false
-        }
+        Code::RateLimited
+        | Code::AccountRateLimited
+        | Code::AccountStored
+        | Code::Draining
+        | Code::TooManyStreams
+        | Code::AccountStreams => false,
         Code::CursorBeyondHead | Code::StoreCorrupt => true,
         code => code.holds_log(),
     }

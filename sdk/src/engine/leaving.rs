@@ -36,12 +36,17 @@ impl Tx<'_> {
         {
             return Ok(false);
         }
+        self.leave_for_itself(channel)?;
+        Ok(true)
+    }
+
+    /// Ends this agent's membership as far as this agent is concerned.
+    pub(super) fn leave_for_itself(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
         let rows = self.rows_from(channel, None, usize::MAX)?;
         for row in rows.iter().filter(|row| !row.intent.is_message()) {
             self.unneeded(channel, row)?;
         }
-        self.left(channel, channel.position.cursor, self.identity.agent_id())?;
-        Ok(true)
+        self.left(channel, channel.position.cursor, self.identity.agent_id())
     }
 
     /// Handles a request to leave, at an offset. If all members have asked, the group has ended.

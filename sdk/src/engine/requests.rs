@@ -9,6 +9,8 @@
 //!                       request --------------+
 //!                          |
 //!                          +-- decline_request, and its bundle once more --> in the group, unseen --> asked to leave --> forgotten
+//!                                                                                 |                               ^
+//!                                                                                 +-- a day without an answer ----+
 //! ```
 //!
 //! Nothing of the channel is read until the addition is accepted: the Welcome stays where it is. An agent that declines
@@ -16,6 +18,7 @@
 //! its messages are not stored, and only the driver gets its events.
 
 use super::channel::Channel;
+use super::clock::millis;
 use super::consent::{self, put_value, value};
 use super::outbox::{Intent, Place};
 use super::transact::{Tx, now_ms};
@@ -25,10 +28,17 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use skytale_proto::{AccountId, AgentId, ChannelId, FrameId, Offset};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Maximum number of pending requests, so that agents that may claim but are not trusted cannot fill the vault. Further
 /// ones are recorded as unused Welcomes.
 const REQUESTS_MAX: i64 = 256;
+/// Maximum number of pending requests by agents of one account, so that it leaves room for others.
+const REQUESTS_OF_ACCOUNT_MAX: i64 = 64;
+/// Maximum number of Welcomes that wait for one channel. The newest ones are kept.
+const WELCOMES_OF_CHANNEL_MAX: i64 = 4;
+/// Time after which an agent forgets a channel that it declined and that did not let it go.
+const DECLINED_FOR: Duration = Duration::from_secs(24 * 3_600);
 /// Number of claimers whose accounts are remembered: the latest ones.
 const CLAIMERS_MAX: i64 = 4_096;
 
@@ -224,6 +234,41 @@ impl Engine {
             .collect()
     }
 
+    /// Gives up declined channels that have not let this agent go for a day: it leaves them for itself, whatever their
+    /// members do. Returns these channels.
+    pub fn give_up_declined(&mut self) -> Result<Vec<ChannelId>, EngineError> {
+        let now_ms = self.clocks.now_ms();
+        let until = now_ms.saturating_sub(millis(DECLINED_FOR));
+        let sql = self.vault.sql();
+        let is_new: bool = sql
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM declined WHERE since_ms = 0)")?
+            .query_row([], |row| row.get(0))?;
+        if is_new {
+            let now = integer(now_ms.max(1))?;
+            self.transact(Durability::Later, |tx| {
+                tx.sql
+                    .prepare_cached("UPDATE declined SET since_ms = ?1 WHERE since_ms = 0")?
+                    .execute([now])?;
+                Ok(())
+            })?;
+        }
+        let overdue: Vec<ChannelId> = self
+            .vault
+            .sql()
+            .prepare_cached("SELECT c.id FROM declined d JOIN channel c ON c.no = d.channel WHERE d.since_ms <= ?1")?
+            .query_map([integer(until)?], |row| row.get::<_, Vec<u8>>(0))?
+            .map(|channel| Ok::<_, EngineError>(id(&channel?)?))
+            .collect::<Result<_, _>>()?;
+        let mut given_up = Vec::new();
+        for channel in overdue {
+            if self.channel(channel)?.state != ChannelState::Left {
+                self.transact_on(channel, Durability::Now, |tx, channel| tx.leave_for_itself(channel))?;
+                given_up.push(channel);
+            }
+        }
+        Ok(given_up)
+    }
+
     /// Forgets declined channels that were left. Returns whether there were any.
     pub fn forget_declined(&mut self) -> Result<bool, EngineError> {
         let mut any = false;
@@ -310,11 +355,23 @@ impl Tx<'_> {
 
     /// Holds a Welcome until the owner decides. Returns whether there was room for it.
     pub(super) fn hold_request(&mut self, request: JoinRequest) -> Result<bool, EngineError> {
-        let waiting: i64 = self
+        let room = self
             .sql
-            .prepare_cached("SELECT count(*) FROM pending_join WHERE decision = ?1")?
-            .query_row([Decision::Waits as i64], |row| row.get(0))?;
-        if waiting >= REQUESTS_MAX {
+            .prepare_cached(
+                "SELECT count(DISTINCT channel) < ?3, count(DISTINCT channel) FILTER (WHERE account IS ?4) < ?5
+                 FROM pending_join WHERE decision = ?1 AND channel <> ?2",
+            )?
+            .query_row(
+                params![
+                    Decision::Waits as i64,
+                    request.channel.as_bytes(),
+                    REQUESTS_MAX,
+                    request.account.as_ref().map(AccountId::as_bytes),
+                    REQUESTS_OF_ACCOUNT_MAX,
+                ],
+                |row| Ok(row.get::<_, bool>(0)? && row.get::<_, bool>(1)?),
+            )?;
+        if !room {
             return Ok(false);
         }
         let JoinRequest {
@@ -338,6 +395,16 @@ impl Tx<'_> {
                 account.as_ref().map(AccountId::as_bytes),
                 members,
                 integer(since_ms)?,
+            ])?;
+        self.sql
+            .prepare_cached(
+                "DELETE FROM pending_join WHERE channel = ?1 AND decision = ?2 AND at NOT IN
+                 (SELECT at FROM pending_join WHERE channel = ?1 AND decision = ?2 ORDER BY at DESC LIMIT ?3)",
+            )?
+            .execute(params![
+                channel.as_bytes(),
+                Decision::Waits as i64,
+                WELCOMES_OF_CHANNEL_MAX
             ])?;
         self.events.push(Event::Requested {
             channel,

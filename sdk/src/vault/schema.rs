@@ -4,10 +4,10 @@ use super::VaultError;
 use rusqlite::Connection;
 
 /// The version that this crate writes.
-pub(crate) const VERSION: u32 = 8;
+pub(crate) const VERSION: u32 = 9;
 
 /// The step to each version from the previous one.
-const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4, V5, V6, V7, V8];
+const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4, V5, V6, V7, V8, V9];
 
 /// - `message.id` is the channel's number and the offset in one integer ([`message_id`](super::message_id)), so that
 ///   the history of a channel is one run of the table and needs no second index.
@@ -276,6 +276,11 @@ CREATE INDEX outbox_change ON outbox (channel, kind, seq) WHERE kind <> 2;
 CREATE INDEX channel_label ON channel (label);
 ALTER TABLE channel ADD COLUMN kept INTEGER NOT NULL DEFAULT 0;
 UPDATE channel SET kept = (SELECT count(*) FROM message WHERE id > (no << 40) AND id < ((no + 1) << 40));
+";
+
+/// - Time since which this agent is leaving a declined channel, unix milliseconds; 0 until it is first looked at.
+const V9: &str = "
+ALTER TABLE declined ADD COLUMN since_ms INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Refuses a database that is not a vault, or is of a newer version.

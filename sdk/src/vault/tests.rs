@@ -277,7 +277,8 @@ fn channels_without_a_label_that_others_made_are_invitations_in_a_vault_of_befor
     vault
         .sql()
         .execute_batch(
-            "INSERT INTO declined VALUES (6);
+            "ALTER TABLE declined DROP COLUMN since_ms;
+             INSERT INTO declined VALUES (6);
              DROP INDEX outbox_change;
              DROP INDEX channel_label;
              ALTER TABLE channel DROP COLUMN kept;

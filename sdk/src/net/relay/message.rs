@@ -96,6 +96,9 @@ fn stopped(how: &'static str, number: u64) -> RelayError {
                 Code::TooManyStreams => {
                     format!("stream {how}: the connection has as many streams as the relay node allows (`limits.streams_max`)")
                 }
+                Code::AccountStreams => {
+                    format!("stream {how}: the account's agents have as many streams as the relay node allows (`limits.account_streams_max`)")
+                }
                 _ => format!("stream {how}"),
             },
             retryable: code.is_retryable(),

@@ -1,10 +1,13 @@
 //! Consent to claims of KeyPackages, and additions by strangers that wait to be accepted.
 
-use super::relay::{Agent, Relay, channel_of, settle};
+use super::relay::{Agent, Relay, changed, channel_of, settle};
 use bytes::Bytes;
 use skytale_log_store::{AppendError, Refused};
 use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Header, LogId, Offset};
-use skytale_sdk::{ChannelState, Consent, Event, Trust};
+use skytale_sdk::{ChannelState, Clock, Consent, Event, Trust};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const HOME: AccountId = AccountId::from_bytes([1; 16]);
 const FOREIGN: AccountId = AccountId::from_bytes([2; 16]);
@@ -236,19 +239,95 @@ fn a_strangers_welcome_that_cannot_be_used_leads_into_no_channel() {
 #[test]
 fn additions_without_end_fill_no_vault() {
     let relay = Relay::new();
+    let mut bob = agent_of(HOME);
+    bob.stock_up(&relay);
+    consent(&relay, &mut bob, &Consent::Anyone);
+    // Each account has its part, and all of them together a whole.
+    for number in 0..5 {
+        let account = AccountId::from_bytes([0xf0 + number; 16]);
+        let mut mallory = agent_of(account);
+        for _ in 0..66 {
+            let channel = channel_of(&relay, &mut [&mut mallory]);
+            let package = mallory.claim(&relay, bob.id());
+            mallory.engine().add(channel, vec![package]).expect("queued");
+            settle(&relay, channel, &mut [&mut mallory]);
+        }
+        bob.read_own_log(&relay);
+        let requests = bob.engine().requests().expect("listed");
+        assert_eq!(requests.len(), 64 * usize::from(number + 1).min(4));
+    }
+    assert_eq!(bob.engine().pending_joins().expect("listed"), []);
+    assert_eq!(bob.engine().channels().expect("listed"), []);
+}
+
+#[test]
+fn one_channel_waits_once_however_often_it_adds() {
+    let relay = Relay::new();
     let (mut bob, mut mallory) = (agent_of(HOME), agent_of(FOREIGN));
     bob.stock_up(&relay);
     consent(&relay, &mut bob, &Consent::Anyone);
-    for _ in 0..260 {
-        let channel = channel_of(&relay, &mut [&mut mallory]);
+    let channel = added(&relay, &mut mallory, &mut bob);
+    for _ in 0..8 {
+        mallory.engine().remove(channel, &[bob.id()]).expect("queued");
+        settle(&relay, channel, &mut [&mut mallory]);
         let package = mallory.claim(&relay, bob.id());
         mallory.engine().add(channel, vec![package]).expect("queued");
         settle(&relay, channel, &mut [&mut mallory]);
     }
     bob.read_own_log(&relay);
-    assert_eq!(bob.engine().requests().expect("listed").len(), 256);
-    assert_eq!(bob.engine().pending_joins().expect("listed"), []);
-    assert_eq!(bob.engine().channels().expect("listed"), []);
+    while !bob.engine().pending_joins().expect("listed").is_empty() {
+        bob.read_own_log(&relay);
+    }
+    let requests = bob.engine().requests().expect("listed");
+    assert_eq!(requests.len(), 1);
+    // The newest Welcomes are kept: none of the others is needed to come in.
+    bob.engine().accept_request(channel).expect("accepted");
+    let oldest = bob.engine().pending_joins().expect("listed")[0].offset;
+    assert!(oldest.get() > 10, "{oldest} of {requests:?}");
+    mallory.send(channel, "at last");
+    settle(&relay, channel, &mut [&mut mallory, &mut bob]);
+    assert_eq!(bob.texts(channel).last().map(String::as_str), Some("at last"));
+}
+
+/// The agent that added this one does not commit its leave.
+#[test]
+fn a_declined_channel_that_does_not_let_go_is_forgotten_after_a_day() {
+    const DAY_MS: u64 = 24 * 3_600 * 1_000;
+    let relay = Relay::new();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
+    let hands = Arc::new(AtomicU64::new(u64::try_from(now.as_millis()).expect("fits")));
+    let clock = hands.clone();
+    let mut bob = Agent::with(changed(|config| {
+        config.clock = Clock::new(move || clock.load(Ordering::Relaxed));
+    }));
+    bob.engine().set_account(HOME).expect("kept");
+    let mut mallory = agent_of(FOREIGN);
+    bob.stock_up(&relay);
+    consent(&relay, &mut bob, &Consent::Anyone);
+    let channel = added(&relay, &mut mallory, &mut bob);
+    bob.engine().decline_request(channel).expect("declined");
+    settle(&relay, channel, &mut [&mut bob]);
+    let state = |bob: &mut Agent| bob.engine().channel(channel).map(|channel| channel.state).ok();
+    assert_eq!(bob.engine().give_up_declined().expect("looked"), []);
+    hands.fetch_add(DAY_MS - 1, Ordering::Relaxed);
+    assert_eq!(bob.engine().give_up_declined().expect("looked"), []);
+    assert_eq!(state(&mut bob), Some(ChannelState::Leaving));
+    hands.fetch_add(1, Ordering::Relaxed);
+    assert_eq!(bob.engine().give_up_declined().expect("looked"), [channel]);
+    assert_eq!(bob.engine().give_up_declined().expect("looked"), []);
+    assert_eq!(state(&mut bob), Some(ChannelState::Left));
+    assert!(bob.engine().forget_declined().expect("forgotten"));
+    assert_eq!(state(&mut bob), None);
+    // What goes on there is nothing to it; added once more, it is asked once more.
+    mallory.send(channel, "still there?");
+    settle(&relay, channel, &mut [&mut mallory]);
+    mallory.engine().remove(channel, &[bob.id()]).expect("queued");
+    settle(&relay, channel, &mut [&mut mallory]);
+    let package = mallory.claim(&relay, bob.id());
+    mallory.engine().add(channel, vec![package]).expect("queued");
+    settle(&relay, channel, &mut [&mut mallory]);
+    bob.read_own_log(&relay);
+    assert_eq!(bob.engine().requests().expect("listed").len(), 1);
 }
 
 /// The log no longer has the bundle, so its author is unknown: an agent that allowed strangers must accept it.
