@@ -2,13 +2,13 @@
 
 use crate::auth::{Asking, Caller, Enrolled, KeyHasher, KeyName, KeyText, SharedSecret};
 use crate::problem::Refusal;
-use crate::rate::network;
 use crate::request::{Meta, account_rate_limited, rate_limited};
 use crate::service::{Inner, Service};
 use crate::store;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use skytale_http::addresses::network;
 use skytale_proto::rest::ENROLMENT_KEY_PREFIX;
 use skytale_proto::{AccountId, Code, EnrolmentId, KeyId};
 use std::time::{Duration, UNIX_EPOCH};

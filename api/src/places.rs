@@ -1,8 +1,8 @@
 //! Places for connections. Where all are taken, one gives way: of the network that has most, the connection that has been open for
 //! longest. So whoever opens many and leaves them idle keeps nobody else out.
 
-use crate::rate::network;
 use parking_lot::Mutex;
+use skytale_http::addresses::network;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -4,10 +4,11 @@ use crate::config::{Limits, Rate};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
+use skytale_http::addresses::network;
 use skytale_proto::{AccountId, EnrolmentId, KeyId};
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -161,14 +162,6 @@ impl<K: Hash + Eq> Until<K> {
     }
 }
 
-/// Returns the customer that an address stands for: in IPv6 one customer has a /64 at least (RFC 6177).
-pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-        v4 => v4,
-    }
-}
-
 /// A day's worth may come at once.
 fn per_day(units: u32) -> Quota {
     const DAY: Duration = Duration::from_secs(24 * 3_600);
@@ -248,14 +241,5 @@ mod tests {
         // Threads may add one each between the look and the step.
         assert!(limiter.known.len() <= KEYS_MAX + 64);
         assert!(limiter.check(&u32::MAX).is_err(), "the others share one allowance");
-    }
-
-    #[test]
-    fn one_network_of_ipv6_is_one_asker() {
-        let of = |text: &str| network(text.parse().unwrap());
-        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
-        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
-        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
-        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
     }
 }

@@ -136,6 +136,9 @@ impl BridgeConfig {
     }
 }
 
+/// Connections of one network without a link, where nothing else is set: enough for many agents behind one address.
+pub const ADDRESS_CONNECTIONS_MAX: u32 = 256;
+
 /// Limits of the bridge; each has a code and a metric.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -148,6 +151,9 @@ pub struct BridgeLimits {
     pub links_per_account_max: usize,
     /// TCP connections at once, with those that have no link.
     pub connections_max: usize,
+    /// TCP connections of one network (an IPv4 address, an IPv6 /64) at once that have no link yet. Without it
+    /// [`ADDRESS_CONNECTIONS_MAX`], and loopback is without bound.
+    pub address_connections_max: Option<u32>,
     /// Subscriptions of one link.
     pub subscriptions_max: usize,
     /// Channels that one link uses.
@@ -185,6 +191,7 @@ impl Default for BridgeLimits {
             links_max: 8_192,
             links_per_account_max: 4_096,
             connections_max: 10_000,
+            address_connections_max: None,
             subscriptions_max: 1_024,
             channels_max: 128,
             queue_messages_max: 256,

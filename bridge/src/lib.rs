@@ -62,7 +62,7 @@ pub mod wire;
 
 pub use auth::{AuthConfig, Bearer, Certificate};
 pub use codec::BytesCodec;
-pub use config::{BridgeConfig, BridgeLimits, BridgeTimes};
+pub use config::{ADDRESS_CONNECTIONS_MAX, BridgeConfig, BridgeLimits, BridgeTimes};
 pub use error::{BridgeError, Refusal};
 pub use metrics::describe as describe_metrics;
 pub use server::Bridge;

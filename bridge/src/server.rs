@@ -2,7 +2,7 @@
 
 use crate::admin;
 use crate::auth::{Auth, AuthConfig};
-use crate::config::BridgeConfig;
+use crate::config::{ADDRESS_CONNECTIONS_MAX, BridgeConfig};
 use crate::error::BridgeError;
 use crate::hub::Hub;
 use crate::service::DataPlane;
@@ -10,6 +10,7 @@ use crate::tls::TlsConfig;
 use crate::transport::{self, Listening};
 use crate::wire::DESCRIPTORS;
 use skytale_http::RenderMetrics;
+use skytale_http::addresses::Addresses;
 use skytale_sdk::internals::raw::RawClient;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -82,6 +83,7 @@ impl Bridge {
                 listener,
                 tls,
                 connections_max: limits.connections_max,
+                addresses: Addresses::new(limits.address_connections_max, ADDRESS_CONNECTIONS_MAX),
                 handshake: times.negotiation(),
             },
             &tasks,

@@ -97,12 +97,13 @@ async fn admit(hub: &Hub, auth: &Auth, request: &Request<Streaming<Bytes>>) -> R
             "the bridge is about to stop",
         ));
     }
-    let shown = request
-        .extensions()
-        .get::<Peer>()
-        .map_or_else(Shown::default, |peer| peer.shown.clone());
+    let peer = request.extensions().get::<Peer>();
+    let shown = peer.map_or_else(Shown::default, |peer| peer.shown.clone());
     let authorization = request.metadata().get("authorization").map(|value| value.as_bytes());
     let admitted = auth.account(authorization, &shown).await?;
     let place = Arc::new(hub.accounts.enter(&admitted.account, &hub.config.limits)?);
+    if let Some(peer) = peer {
+        peer.admitted();
+    }
     Ok(Caller { admitted, place })
 }

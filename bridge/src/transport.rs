@@ -2,7 +2,11 @@
 
 use crate::auth::Shown;
 use crate::error::BridgeError;
+use crate::metrics;
+use parking_lot::Mutex;
 use ring::digest;
+use skytale_http::addresses::{Addresses, Begun, Entry};
+use skytale_proto::Code;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -29,6 +33,15 @@ pub(crate) struct Peer {
     pub(crate) shown: Shown,
     #[allow(dead_code)] // For the request's debug output.
     pub(crate) address: SocketAddr,
+    /// Its place among those of its network that have no link yet.
+    waits: Arc<Mutex<Option<Begun>>>,
+}
+
+impl Peer {
+    /// A link of the connection was admitted: whose it is, is known.
+    pub(crate) fn admitted(&self) {
+        self.waits.lock().take();
+    }
 }
 
 /// A connection that is ready for HTTP/2.
@@ -93,6 +106,7 @@ pub(crate) struct Listening {
     pub(crate) listener: TcpListener,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) connections_max: usize,
+    pub(crate) addresses: Addresses,
     pub(crate) handshake: Duration,
 }
 
@@ -138,6 +152,11 @@ pub(crate) fn accept(
                     continue;
                 }
             };
+            let Entry::Begun(waits) = listening.addresses.enter(address.ip(), true) else {
+                tracing::debug!(%address, "the network has as many connections without a link as it may have");
+                metrics::refused(Code::AddressConnections);
+                continue;
+            };
             let _ = stream.set_nodelay(true);
             let (tls, sender) = (listening.tls.clone(), sender.clone());
             let (within, stop) = (listening.handshake, stop.clone());
@@ -150,7 +169,11 @@ pub(crate) fn accept(
                     Ok(Ok((stream, shown))) => {
                         let io = Io {
                             stream,
-                            peer: Peer { shown, address },
+                            peer: Peer {
+                                shown,
+                                address,
+                                waits: Arc::new(Mutex::new(Some(waits))),
+                            },
                             _place: place,
                         };
                         let _ = sender.send(Ok(io)).await;

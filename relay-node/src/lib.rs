@@ -39,7 +39,6 @@
 //! actions; [`config`] is what an operator sets, `metrics` what an operator sees.
 
 mod accounts;
-mod addresses;
 mod admin;
 mod authorize;
 mod clock;

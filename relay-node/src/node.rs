@@ -1,7 +1,6 @@
 //! The node: accepts connections, runs what belongs to it, drains, stops.
 
 use crate::accounts::Accounts;
-use crate::addresses::{Addresses, Begun, Entry};
 use crate::admin;
 use crate::clock::{self, Clock};
 use crate::config::{ADDRESS_CONNECTIONS_MAX, ConfigError, RelayConfig};
@@ -24,6 +23,7 @@ use crate::usage::{Quotas, Usage};
 use iroh::endpoint::{Incoming, IncomingAddr};
 use iroh::{Endpoint, SecretKey};
 use skytale_http::RenderMetrics;
+use skytale_http::addresses::{Addresses, Begun, Entry};
 use skytale_log_store::LogStore;
 use skytale_proto::rest::Relay;
 use skytale_proto::{Code, EndpointId, EnrolmentId};

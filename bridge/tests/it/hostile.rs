@@ -331,6 +331,40 @@ async fn who_shows_no_credential_gets_no_link() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_without_a_link_take_no_more_than_their_networks_part() {
+    let world = World::new().await;
+    let bridge = closed(&world, |config| config.limits.address_connections_max = Some(4)).await;
+    let mut idle = Vec::new();
+    for _ in 0..4 {
+        idle.push(tokio::net::TcpStream::connect(bridge.address).await.expect("a socket"));
+    }
+    // The next one is closed at once.
+    let mut over = tokio::net::TcpStream::connect(bridge.address).await.expect("a socket");
+    let mut byte = [0];
+    let ended = soon("the end", tokio::io::AsyncReadExt::read(&mut over, &mut byte)).await;
+    assert!(!ended.is_ok_and(|read| read > 0));
+    // Connections with a link do not count: as many as the account may have.
+    idle.pop();
+    let mut links = Vec::new();
+    for _ in 0..8 {
+        let link = loop {
+            let connected = tonic::transport::Endpoint::from_shared(bridge.endpoint()).expect("an address");
+            match connected.connect().await {
+                Ok(connection) => match Client::over(connection, Some(SECRET)).await {
+                    Ok(link) => break link,
+                    Err(_) => continue,
+                },
+                // The place of the one that is gone is not free yet.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        links.push(link);
+    }
+    bridge.links(8).await;
+    drop(idle);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_uses_its_own_names_alone() {
     let world = World::new().await;
     let bridge = closed(&world, |_| {}).await;

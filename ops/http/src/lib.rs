@@ -5,12 +5,14 @@
 //!                 └ hyper's own empty 400, 414 and 431 get a body     └ so do answers that a framework made
 //! ```
 //!
-//! It has no routes and no limits of its own, and it knows nothing of TLS.
+//! It has no routes and no limits of its own, and it knows nothing of TLS. All our servers that listen count connections
+//! by network as [`addresses`] does.
 //!
 //! # Invariants
 //! - An answer with a status of 400 or more is `application/problem+json` with a code.
 //! - A request that is refused for its size is refused before its body is read.
 
+pub mod addresses;
 mod connection;
 mod head;
 mod listener;

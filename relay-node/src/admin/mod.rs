@@ -67,7 +67,7 @@ async fn render(State(admin): State<Admin>) -> Response {
     let (revocations_age, keys_age) = node.trust.heard_ago();
     metrics::standing(Standing {
         connections: node.connections(),
-        before_hello: node.addresses.len(),
+        before_hello: node.addresses.count(),
         appends_waiting: node.turns.waiting(),
         receive_free_bytes: node.incoming.free(),
         sessions: node.sessions.len(),

@@ -2,7 +2,6 @@
 
 use super::admission::{OfNode, OfToken, Table};
 use super::socket::Socket;
-use crate::addresses::{Begun, Entry};
 use crate::metrics;
 use crate::node::Shared;
 use axum::http::header::{
@@ -26,6 +25,7 @@ use iroh_relay::server::streams::RelayedStream;
 use iroh_relay::server::{ClientRequest, DynAccessControl, Metrics};
 use parking_lot::Mutex;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use skytale_http::addresses::{Begun, Entry};
 use skytale_proto::rest::Problem;
 use skytale_proto::session::Refusal;
 use skytale_proto::{Code, limits};

@@ -1,6 +1,5 @@
 //! One connection: admitted, run, ended with a code.
 
-use crate::addresses::Begun;
 use crate::endpoint;
 use crate::metrics;
 use crate::node::Shared;
@@ -12,6 +11,7 @@ use crate::stream::{Receiver, Sender, error_code};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use iroh::endpoint::{Connection, Incoming, VarInt};
+use skytale_http::addresses::Begun;
 use skytale_proto::Code;
 use skytale_proto::session::{ControlEvent, Refusal, Started, control_event::Event};
 use skytale_proto::token::Claims;

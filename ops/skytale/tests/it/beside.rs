@@ -131,6 +131,17 @@ fn every_command_works_beside_a_tail_and_says_the_same() {
     // Its last admin names another before it leaves.
     let promoted = node.agent("alice", &["channel", "promote", "second", &bob]);
     assert_eq!(promoted["change"], "promoted");
+    let demoted = node.agent("alice", &["channel", "demote", "second", &bob]);
+    assert_eq!(demoted["change"], "demoted");
+    let own = text(&node.agent("alice", &["whoami"])["agent"]);
+    // Without another admin it may neither go nor be one no longer.
+    for alone in [
+        &["channel", "leave", "second"][..],
+        &["channel", "demote", "second", &own],
+    ] {
+        assert_eq!(alice(&node, alone).failure()["code"], "SKY-5033");
+    }
+    node.agent("alice", &["channel", "promote", "second", &bob]);
     let policy = node.agent("alice", &["channel", "policy", "second", "--grant", "add=admins"]);
     assert_eq!(
         (&policy["rights"]["add"], policy["admins"].as_array().map(Vec::len)),

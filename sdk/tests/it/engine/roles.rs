@@ -136,6 +136,7 @@ enum Step {
     Rotate(usize),
     Add(usize, usize),
     Remove(usize, usize),
+    Leave(usize),
     Promote(usize, usize),
     Demote(usize, usize),
     Restrict(usize, usize, bool),
@@ -170,6 +171,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => who.clone().prop_map(Step::Rotate),
         1 => pair().prop_map(|(a, b)| Step::Add(a, b)),
         1 => pair().prop_map(|(a, b)| Step::Remove(a, b)),
+        1 => who.clone().prop_map(Step::Leave),
         2 => pair().prop_map(|(a, b)| Step::Promote(a, b)),
         1 => pair().prop_map(|(a, b)| Step::Demote(a, b)),
         1 => (who.clone(), 0..3usize, any::<bool>()).prop_map(|(a, right, admins)| Step::Restrict(a, right, admins)),
@@ -237,7 +239,9 @@ fn run(steps: &[Step]) {
     let mut turned: BTreeSet<usize> = BTreeSet::new();
     for step in steps {
         let who = match *step {
-            Step::Send(who) | Step::Rotate(who) | Step::Add(who, _) | Step::Remove(who, _) => Some(who),
+            Step::Send(who) | Step::Rotate(who) | Step::Add(who, _) | Step::Remove(who, _) | Step::Leave(who) => {
+                Some(who)
+            }
             Step::Promote(who, _) | Step::Demote(who, _) | Step::Restrict(who, ..) | Step::Pull(who, _) => Some(who),
             Step::Push(who) | Step::PushAndLose(who) | Step::Crash(who) | Step::Lie(who, _) => Some(who),
             Step::Ghost(_) => None,
@@ -254,6 +258,10 @@ fn run(steps: &[Step]) {
                 drop(agents[who].engine().add(channel, vec![package]));
             }
             Step::Remove(who, whom) if who != whom => drop(agents[who].engine().remove(channel, &[ids[whom]])),
+            Step::Leave(who) => {
+                drop(agents[who].engine().leave(channel));
+                drop(agents[who].engine().leave_alone(channel));
+            }
             Step::Promote(who, whom) => drop(agents[who].engine().change_policy(channel, &promote(&[ids[whom]]))),
             Step::Demote(who, whom) => drop(agents[who].engine().change_policy(channel, &demote(&[ids[whom]]))),
             Step::Restrict(who, right, admins) => {

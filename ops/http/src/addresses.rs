@@ -1,4 +1,5 @@
-//! Connections that have not said Hello, by the network that they come from: nobody is known yet but an address.
+//! Connections that have not shown whose they are, by the network that they come from: nobody is known yet but an
+//! address.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -9,9 +10,9 @@ use std::sync::Arc;
 /// address: a client that makes up another's address takes no more of its places than these.
 const UNPROVEN_PART: u32 = 4;
 
-/// Number of connections of each network that have not said Hello.
+/// Number of connections of each network that have not shown whose they are.
 #[derive(Clone, Debug)]
-pub(crate) struct Addresses {
+pub struct Addresses {
     begun: Arc<Mutex<HashMap<IpAddr, u32>>>,
     /// Limit for a network.
     max: u32,
@@ -19,13 +20,14 @@ pub(crate) struct Addresses {
     loopback: bool,
 }
 
-/// A connection that has not said Hello. Dropped when it has, or is gone.
+/// A connection that has not shown whose it is. Dropped when it has, or is gone.
 #[derive(Debug)]
-pub(crate) struct Begun(Option<(Addresses, IpAddr)>);
+pub struct Begun(Option<(Addresses, IpAddr)>);
 
 /// Decision on a connection.
 #[derive(Debug)]
-pub(crate) enum Entry {
+pub enum Entry {
+    /// It may begin.
     Begun(Begun),
     /// It has to show first that it receives at its address.
     Unproven,
@@ -35,7 +37,7 @@ pub(crate) enum Entry {
 
 impl Addresses {
     /// Makes it with so many for each network; `None` is the default, and no bound for loopback.
-    pub(crate) fn new(max: Option<u32>, default: u32) -> Self {
+    pub fn new(max: Option<u32>, default: u32) -> Self {
         Self {
             begun: Arc::default(),
             max: max.unwrap_or(default),
@@ -44,7 +46,7 @@ impl Addresses {
     }
 
     /// A connection from an address begins. `proven`: its peer receives there.
-    pub(crate) fn enter(&self, address: IpAddr, proven: bool) -> Entry {
+    pub fn enter(&self, address: IpAddr, proven: bool) -> Entry {
         let network = network(address);
         if network.is_loopback() && !self.loopback {
             return Entry::Begun(Begun(None));
@@ -61,15 +63,15 @@ impl Addresses {
         Entry::Begun(Begun(Some((self.clone(), network))))
     }
 
-    /// Returns the number of networks.
-    pub(crate) fn len(&self) -> usize {
+    /// Returns the number of connections that are counted.
+    pub fn count(&self) -> usize {
         self.begun.lock().values().map(|count| *count as usize).sum()
     }
 }
 
 impl Begun {
     /// One that does not count by its address.
-    pub(crate) const fn elsewhere() -> Self {
+    pub const fn elsewhere() -> Self {
         Self(None)
     }
 }
@@ -90,7 +92,7 @@ impl Drop for Begun {
 }
 
 /// Returns the customer that an address stands for: in IPv6 one customer has a /64 at least (RFC 6177).
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         loopback if loopback.is_loopback() => loopback,
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
@@ -122,7 +124,7 @@ mod tests {
         assert!(matches!(addresses.enter(at("2001:db8::ffff"), true), Entry::Full));
         held.push(begun(addresses.enter(at("2001:db8:0:1::1"), true)));
         held.push(begun(addresses.enter(at("192.0.2.1"), true)));
-        assert_eq!(addresses.len(), 10);
+        assert_eq!(addresses.count(), 10);
         held.remove(0);
         held.push(begun(addresses.enter(at("2001:db8::ffff"), true)));
         drop(held);
@@ -143,10 +145,19 @@ mod tests {
     fn this_machine_counts_only_where_a_number_is_set() {
         let by_default = Addresses::new(None, 1);
         let held: Vec<Begun> = (0..9).map(|_| begun(by_default.enter(at("127.0.0.1"), true))).collect();
-        assert_eq!(by_default.len(), 0);
+        assert_eq!(by_default.count(), 0);
         drop(held);
         let set = Addresses::new(Some(1), 256);
         let _held = begun(set.enter(at("::1"), true));
         assert!(matches!(set.enter(at("::1"), true), Entry::Full));
+    }
+
+    #[test]
+    fn one_network_of_ipv6_is_one_asker() {
+        let of = |text: &str| network(text.parse().expect("an address"));
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
     }
 }
