@@ -82,6 +82,8 @@ mod stock;
 mod transact;
 mod undone;
 mod unreadable;
+#[cfg(test)]
+mod valid_for_some;
 mod waiting;
 mod window;
 
