@@ -45,7 +45,7 @@ struct Meter<K: Hash + Eq + Clone, C: Clock> {
     clock: C,
 }
 
-/// What a frame takes from the rates.
+/// Units that a frame takes from the rates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cost {
     /// 1, and one more for each Welcome that the frame causes.

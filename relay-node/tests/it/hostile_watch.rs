@@ -175,7 +175,7 @@ async fn the_channels_that_an_accounts_agents_watch_are_counted_together() {
         }
         sessions.push((client, watch));
     }
-    // Another account is told nothing of that.
+    // Another account notices nothing of that.
     let (bob, b) = fixture.agent().await;
     let channel = fixture.channel(&bob, &b).await;
     let mut watch = Watch::open(&b).await;
