@@ -120,6 +120,14 @@ impl Client {
         Ok(Appends(Wire::open(&self.connection, open).await?))
     }
 
+    /// A request of so many bytes on an append stream, without its last byte.
+    pub async fn unfinished(&self, bytes: usize) -> anyhow::Result<Unfinished> {
+        let open = open::Stream::Append(AppendOpen {});
+        let mut wire = Wire::open(&self.connection, open).await?;
+        wire.send.write_all(&u32::try_from(bytes)?.to_be_bytes()).await?;
+        Ok(Unfinished { wire, left: bytes - 1 })
+    }
+
     /// Entries of a log after a cursor: to its head, or on from there with `follow`.
     pub async fn subscribe(&self, log: LogId, after: Offset, follow: bool) -> anyhow::Result<Subscription> {
         let subscribe = open::Stream::Subscribe(Subscribe {
@@ -226,6 +234,23 @@ impl Appends {
         match response.outcome.context("an outcome")? {
             append_response::Outcome::Appended(appended) => Ok(Ok(Offset::new(appended.offset))),
             append_response::Outcome::Refusal(refusal) => Ok(Err(refusal)),
+        }
+    }
+}
+
+/// A request that is never whole.
+#[derive(Debug)]
+pub struct Unfinished {
+    wire: Wire,
+    left: usize,
+}
+
+impl Unfinished {
+    /// Sends all of it but the last byte, as the node takes it; returns when the node has given it up.
+    pub async fn ended(mut self) {
+        let sent = self.wire.send.write_all(&vec![0; self.left]).await;
+        if sent.is_ok() {
+            let _ = self.wire.hear::<AppendResponse>().await;
         }
     }
 }

@@ -75,6 +75,8 @@ pub(crate) struct Shown {
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub(crate) account: String,
+    /// The account that its usage counts for: all keys of one account of the API are one.
+    pub(crate) usage: String,
     pub(crate) rules: Rules,
     /// The key that it showed, if it was one.
     pub(crate) key: Option<InForce>,
@@ -105,6 +107,7 @@ impl Auth {
         if self.config.everyone {
             return Ok(Admitted {
                 account: ANYONE.into(),
+                usage: ANYONE.into(),
                 rules: Rules::everything(),
                 key: None,
             });
@@ -114,7 +117,13 @@ impl Auth {
             None => (self.certificate(shown)?, None),
         };
         let rules = self.rules(&account);
-        Ok(Admitted { account, rules, key })
+        let of_api = key.as_ref().and_then(InForce::account);
+        Ok(Admitted {
+            usage: of_api.map_or_else(|| account.clone(), |id| format!("account:{id}")),
+            account,
+            rules,
+            key,
+        })
     }
 
     fn certificate(&self, shown: &Shown) -> Result<String, Refusal> {
@@ -174,8 +183,7 @@ impl Auth {
         Ok((format!("key:{id}"), in_force))
     }
 
-    /// Returns the rules of an account. A key without rules of its own has those of `keys`; its usage is its own all
-    /// the same.
+    /// Returns the rules of an account. A key without rules of its own has those of `keys`.
     fn rules(&self, account: &str) -> Rules {
         let policy = &self.config.policy;
         let shared = account.starts_with("key:") && !policy.accounts.contains_key(account);

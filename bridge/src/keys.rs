@@ -7,8 +7,9 @@ use crate::error::Refusal;
 use data_encoding::HEXLOWER;
 use lru::LruCache;
 use parking_lot::Mutex;
-use skytale_proto::rest::API_KEY_PREFIX;
-use skytale_proto::{Code, KeyId};
+use skytale_proto::rest::{API_KEY_PREFIX, Relays};
+use skytale_proto::{AccountId, Code, KeyId};
+use skytale_sdk::internals::net::Method;
 use skytale_sdk::{ApiClient, ApiError, ApiKey};
 use std::collections::HashMap;
 use std::fmt;
@@ -50,6 +51,7 @@ impl From<Ended> for Refusal {
 /// A key that links are open with.
 #[derive(Debug)]
 struct Key {
+    account: Option<AccountId>,
     heard: Mutex<Instant>,
     why: Mutex<Ended>,
     ended: CancellationToken,
@@ -60,6 +62,11 @@ struct Key {
 pub(crate) struct InForce(Arc<Key>);
 
 impl InForce {
+    /// The key's account, if the API names it.
+    pub(crate) fn account(&self) -> Option<AccountId> {
+        self.0.account
+    }
+
     /// Ends when the key does.
     pub(crate) async fn ended(&self) -> Ended {
         self.0.ended.cancelled().await;
@@ -119,7 +126,7 @@ impl Keys {
         let client = ApiKey::new(key)
             .and_then(|key| ApiClient::new(&self.url, key))
             .map_err(|error| refusal(&error))?;
-        ask(&client).await.map_err(|error| {
+        let account = ask(&client).await.map_err(|error| {
             if is_denial(&error) {
                 self.refused.lock().put(digest, Instant::now());
             }
@@ -131,6 +138,7 @@ impl Keys {
             return Ok(InForce(Arc::clone(key)));
         }
         let key = Arc::new(Key {
+            account,
             heard: Mutex::new(Instant::now()),
             why: Mutex::new(Ended::NotInForce),
             ended: CancellationToken::new(),
@@ -149,9 +157,10 @@ impl Keys {
     }
 }
 
-/// Any request of a key that is in force is answered.
-async fn ask(client: &ApiClient) -> Result<(), ApiError> {
-    client.relays().await.map(|_| ())
+/// Any request of a key that is in force is answered. This one names the key's account.
+async fn ask(client: &ApiClient) -> Result<Option<AccountId>, ApiError> {
+    let answer: Relays = client.call(Method::Get, "/v1/relays?limit=1", None::<&()>).await?;
+    Ok(answer.account)
 }
 
 /// Whether an answer means that the key is in force no more. A proxy's or a later version's error does not.
@@ -177,7 +186,7 @@ async fn watch(
             }
         }
         let why = match ask(&client).await {
-            Ok(()) => {
+            Ok(_) => {
                 *key.heard.lock() = Instant::now();
                 continue;
             }

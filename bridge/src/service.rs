@@ -101,7 +101,7 @@ async fn admit(hub: &Hub, auth: &Auth, request: &Request<Streaming<Bytes>>) -> R
     let shown = peer.map_or_else(Shown::default, |peer| peer.shown.clone());
     let authorization = request.metadata().get("authorization").map(|value| value.as_bytes());
     let admitted = auth.account(authorization, &shown).await?;
-    let place = Arc::new(hub.accounts.enter(&admitted.account, &hub.config.limits)?);
+    let place = Arc::new(hub.accounts.enter(&admitted.usage, &hub.config.limits)?);
     if let Some(peer) = peer {
         peer.admitted();
     }

@@ -123,6 +123,9 @@ pub struct Relay {
 pub struct Relays {
     /// Relay nodes.
     pub relays: Vec<Relay>,
+    /// The account of the API key that asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountId>,
 }
 
 /// `GET /.well-known/jwks.json`: keys that verify tokens (RFC 7517, RFC 8037).

@@ -61,7 +61,10 @@ pub(super) async fn list(
     };
     let mut connection = inner.store.read().await?;
     let relays = known(inner, &mut connection, asking).await?;
-    Ok(Json(Relays { relays }))
+    Ok(Json(Relays {
+        relays,
+        account: Some(caller.account),
+    }))
 }
 
 /// The relay nodes that an agent learns of.

@@ -107,6 +107,7 @@ async fn an_api_key_is_an_account_as_long_as_it_is_in_force() {
     };
     let mut config = BridgeConfig::new(([127, 0, 0, 1], 0).into());
     config.times.key_ms = 200;
+    config.limits.links_per_account_max = 3;
     let bridge = TestBridge::start(config, auth, None, 1, &world).await;
     let connection = channel(&bridge.endpoint()).await;
     let own = name("alice", Some(1));
@@ -141,6 +142,9 @@ async fn an_api_key_is_an_account_as_long_as_it_is_in_force() {
         let link = Client::over(connection.clone(), Some(&second.secret)).await;
         links.push(link.expect("a link"));
     }
+    // All keys of an account have its limits together.
+    let over = open(connection.clone(), Some(&second.secret)).await.map(|_| ());
+    assert_status(&over.expect_err("refused"), tonic::Code::ResourceExhausted, "SKY-7005");
     let path = format!("/v1/keys/{}", second.key.id);
     let () = owner.call(Method::Delete, &path, None::<&()>).await.expect("revoked");
     for link in &mut links {

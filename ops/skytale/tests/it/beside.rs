@@ -17,6 +17,12 @@ fn plans() -> (Node, String, String) {
 
 /// A tail of alice's that runs, and is known to: it has shown what bob has sent.
 fn tail(node: &Node, channel: &str, name: &str) -> Running {
+    tail_after(node, channel, name, None).0
+}
+
+/// The same, from an offset on: what another tail shows and acknowledges meanwhile is shown here, too. Returns the offset of
+/// bob's message as well.
+fn tail_after(node: &Node, channel: &str, name: &str, after: Option<u64>) -> (Running, u64) {
     let line = [
         "--json",
         "channel",
@@ -27,15 +33,20 @@ fn tail(node: &Node, channel: &str, name: &str) -> Running {
         "--timeout-s",
         "120",
     ];
+    let after = after.map(|after| format!("--after={after}"));
+    let line = line.into_iter().chain(after.as_deref());
     let mut tail = Running::start(node.place.command(line), &node.place.path(name));
     let hello = format!("hello {name}");
     node.agent("bob", &["channel", "send", channel, &hello]);
-    shows(&mut tail, &hello);
-    tail
+    let offset = shows(&mut tail, &hello);
+    (tail, offset)
 }
 
-fn shows(tail: &mut Running, expected: &str) {
-    assert_eq!(text(&tail.json()["text"]), expected, "{}", tail.stderr());
+/// Returns the offset of the message.
+fn shows(tail: &mut Running, expected: &str) -> u64 {
+    let shown = tail.json();
+    assert_eq!(text(&shown["text"]), expected, "{}", tail.stderr());
+    shown["offset"].as_u64().expect("an offset")
 }
 
 fn alice(node: &Node, arguments: &[&str]) -> Ran {
@@ -191,8 +202,8 @@ fn every_command_works_beside_a_tail_and_says_the_same() {
 #[test]
 fn two_tails_show_every_message_and_the_second_outlives_the_first() {
     let (node, _, channel) = plans();
-    let mut first = tail(&node, &channel, "first.log");
-    let mut second = tail(&node, &channel, "second.log");
+    let (mut first, offset) = tail_after(&node, &channel, "first.log", None);
+    let (mut second, _) = tail_after(&node, &channel, "second.log", Some(offset));
     shows(&mut first, "hello second.log");
     for number in 0..20 {
         let word = format!("m {number}");

@@ -219,9 +219,27 @@ impl Running {
     /// The next line of stdout.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
+        let watched = self.watched();
         self.lines.read_line(&mut line).expect("read");
-        assert!(!line.is_empty(), "ended early: {}", self.stderr());
+        drop(watched);
+        assert!(
+            !line.is_empty(),
+            "ended early, or was silent for too long: {}",
+            self.stderr()
+        );
         line
+    }
+
+    /// Kills it after a while, unless the result is dropped before: whoever reads from it does not hang.
+    fn watched(&self) -> mpsc::Sender<()> {
+        let (watched, ended) = mpsc::channel();
+        let id = self.child.id().to_string();
+        std::thread::spawn(move || {
+            if ended.recv_timeout(WITHIN) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-s", "KILL", &id]).status();
+            }
+        });
+        watched
     }
 
     /// The next line of stdout, as JSON.
@@ -264,7 +282,9 @@ impl Running {
 
     fn end(&mut self) -> (i32, String) {
         let mut rest = String::new();
+        let watched = self.watched();
         self.lines.read_to_string(&mut rest).expect("read");
+        drop(watched);
         (self.child.wait().expect("ends").code().unwrap_or(-1), rest)
     }
 }

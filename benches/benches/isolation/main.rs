@@ -1,14 +1,17 @@
-//! One account's appends while another one floods: the p99 of a victim's durable appends, against its own in quiet, in turn.
+//! One account's requests while another one floods: their p99 against that in quiet, in turn. At a relay node the victim's durable
+//! appends, at the API the checks of its key ([`keys`]).
 //!
 //! The victim appends 1 KiB frames one after another, with a pause between them. The flood comes from several agents of another
-//! account, each with many frames unanswered, over the same relay node and local store: frames of 1 KiB, or of 1 MiB. Once with the
-//! limits that a node has by default, and once without rates, so that turns alone keep the accounts apart. The node has one
+//! account, each with many frames unanswered, over the same relay node and local store: frames of 1 KiB, or of 1 MiB, or requests of 1 MiB
+//! that lack their last byte. Once with the limits that a node has by default, and once without rates, so that turns alone keep the accounts apart. The node has one
 //! processor to itself. Victim and flood have another, and the flood has what the victim leaves of it.
+
+mod keys;
+mod places;
 
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
-use rustix::process::setpriority_process;
-use rustix::thread::{CpuSet, gettid, sched_setaffinity};
+use places::{Places, micros, times};
 use skytale_benches::client::{Agent, Appends, Client};
 use skytale_benches::figures::{Batches, Figures};
 use skytale_benches::frames::Channel;
@@ -23,7 +26,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 /// The victim's frames, in bytes.
@@ -36,6 +39,8 @@ const FLOODERS: usize = 8;
 const IN_FLIGHT_BYTES: usize = 4 * 1024 * 1024;
 /// Frames that each of them has unanswered.
 const IN_FLIGHT_MAX: usize = 1_024;
+/// Unfinished requests of each of them.
+const UNFINISHED: usize = 16;
 /// The two sides of a pair.
 const QUIET: usize = 0;
 const FLOODED: usize = 1;
@@ -53,15 +58,29 @@ fn main() -> anyhow::Result<()> {
         config.limits.bytes_per_second = 1 << 34;
     };
     for (limits, change) in [("default limits", with_defaults), ("no rates", without_rates)] {
-        for (frames, bytes) in [("1 KiB frames", FRAME_BYTES), ("1 MiB frames", FRAME_BYTES_MAX - 1_024)] {
-            let name = format!("isolation/{limits}, flood of {frames}");
+        for (of, kind) in [
+            ("1 KiB frames", Kind::Frames(FRAME_BYTES)),
+            ("1 MiB frames", Kind::Frames(FRAME_BYTES_MAX - 1_024)),
+            ("unfinished requests", Kind::Unfinished),
+        ] {
+            let name = format!("isolation/{limits}, flood of {of}");
             if wanted(&name) {
-                measure(&mut bench, &figures, &places, name, bytes, &change)?;
+                measure(&mut bench, &figures, &places, name, kind, &change)?;
             }
         }
     }
+    keys::measure_all(&mut bench, &places)?;
     bench.close();
     Ok(())
+}
+
+/// Kind of a flood.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Frames of so many bytes.
+    Frames(usize),
+    /// Requests that lack their last byte.
+    Unfinished,
 }
 
 fn measure(
@@ -69,7 +88,7 @@ fn measure(
     figures: &Figures,
     places: &Places,
     name: String,
-    flood_bytes: usize,
+    kind: Kind,
     change: &dyn Fn(&mut RelayConfig),
 ) -> anyhow::Result<()> {
     let Places { node, victims, flood } = places;
@@ -98,7 +117,7 @@ fn measure(
         };
         for side in order {
             let running = match side {
-                FLOODED => Flood::start(flood, &flooders, flood_bytes, &accepted),
+                FLOODED => Flood::start(flood, &flooders, kind, &accepted),
                 _ => Flood::default(),
             };
             let before = figures.batches();
@@ -128,7 +147,7 @@ fn measure(
     }
     let [quiet, under] = &all;
     bench.note(format!(
-        "{name}: quiet p50 {:.0} µs, p99 {:.0} µs; flooded p50 {:.0} µs, p99 {:.0} µs; the flood had {:.0} frames/s accepted",
+        "{name}: quiet p50 {:.0} µs, p99 {:.0} µs; flooded p50 {:.0} µs, p99 {:.0} µs; the flood had {:.0} frames or requests a second taken",
         micros(quiet, 0.5),
         micros(quiet, 0.99),
         micros(under, 0.5),
@@ -152,45 +171,6 @@ fn measure(
     node.block_on(relay.shutdown());
     node.block_on(store.close())?;
     Ok(())
-}
-
-/// The runtimes of the parts, and so their processors.
-struct Places {
-    node: Runtime,
-    victims: Runtime,
-    flood: Runtime,
-}
-
-impl Places {
-    /// The node has the first processor to itself, as it would have a machine. Agents have the second one, and the flood has what
-    /// the victim leaves of it.
-    fn split() -> anyhow::Result<Self> {
-        let clients = |nice: i32| {
-            Builder::new_multi_thread()
-                .worker_threads(1)
-                .on_thread_start(move || {
-                    if let Err(error) = stay_on(1).and_then(|()| setpriority_process(Some(gettid()), nice)) {
-                        eprintln!("the agents share the node's processor: {error}");
-                    }
-                })
-                .enable_all()
-                .build()
-        };
-        let (victims, flood) = (clients(0)?, clients(10)?);
-        stay_on(0)?;
-        Ok(Self {
-            node: Runtime::new()?,
-            victims,
-            flood,
-        })
-    }
-}
-
-/// Keeps this thread, and those that it starts, on a processor.
-fn stay_on(processor: usize) -> rustix::io::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(processor);
-    sched_setaffinity(None, &set)
 }
 
 /// An agent of an account that appends now and then.
@@ -278,17 +258,37 @@ impl Flooder {
     }
 }
 
+impl Flooder {
+    /// Begins requests, and begins others where the node gives them up.
+    async fn leave_unfinished(&self, begun: &AtomicU64) -> anyhow::Result<()> {
+        let one = || async {
+            loop {
+                let unfinished = self.client.unfinished(FRAME_BYTES_MAX).await?;
+                begun.fetch_add(1, Ordering::Relaxed);
+                unfinished.ended().await;
+            }
+        };
+        let all: Vec<_> = std::iter::repeat_with(one).take(UNFINISHED).collect();
+        futures_util::future::try_join_all(all).await.map(|_: Vec<()>| ())
+    }
+}
+
 /// A flood that goes on.
 #[derive(Default)]
 struct Flood(Vec<JoinHandle<anyhow::Result<()>>>);
 
 impl Flood {
     /// Begins, and waits until it is under way.
-    fn start(runtime: &Runtime, crowd: &[Arc<Flooder>], bytes: usize, accepted: &Arc<AtomicU64>) -> Self {
+    fn start(runtime: &Runtime, crowd: &[Arc<Flooder>], kind: Kind, accepted: &Arc<AtomicU64>) -> Self {
         let before = accepted.load(Ordering::Relaxed);
         let tasks = crowd.iter().map(|flooder| {
             let (flooder, accepted) = (flooder.clone(), accepted.clone());
-            runtime.spawn(async move { flooder.flood(bytes, &accepted).await })
+            runtime.spawn(async move {
+                match kind {
+                    Kind::Frames(bytes) => flooder.flood(bytes, &accepted).await,
+                    Kind::Unfinished => flooder.leave_unfinished(&accepted).await,
+                }
+            })
         });
         let flood = Self(tasks.collect());
         while accepted.load(Ordering::Relaxed) < before + FLOODERS as u64
@@ -310,13 +310,4 @@ impl Flood {
         }
         Ok(())
     }
-}
-
-fn times() -> anyhow::Result<Histogram<u64>> {
-    Ok(Histogram::new_with_bounds(1_000, 120_000_000_000, 3)?)
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn micros(times: &Histogram<u64>, quantile: f64) -> f64 {
-    times.value_at_quantile(quantile) as f64 / 1_000.0
 }

@@ -1,0 +1,164 @@
+//! Checks of one account's key at the API, while another account has keys hashed.
+//!
+//! The victim asks for relay nodes with its key, one request after another, with a pause between them. The flood is of requests that
+//! cost the API a hash of 19 MiB each: keys that are made and revoked again, or wrong keys. The API has the processor that a relay node
+//! has in the other cases, and its database is SQLite on this machine's disk.
+
+use crate::places::{Places, micros, times};
+use crate::{AIM, FLOODED, PAUSE, QUIET};
+use anyhow::Context as _;
+use hdrhistogram::Histogram;
+use secrecy::ExposeSecret as _;
+use skytale_api::{Api, ApiConfig};
+use skytale_benches::stopwatch::Took;
+use skytale_benches::versus::{Aim, Bench, Case, Pair, Work, sized, wanted};
+use skytale_proto::rest::{CreateAccount, CreateKey, CreatedAccount, CreatedKey};
+use skytale_sdk::internals::net::Method;
+use skytale_sdk::{ApiClient, ApiKey};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Requests of the flood at once.
+const FLOOD: usize = 16;
+
+/// What the flood asks for.
+#[derive(Clone, Copy)]
+enum Flood {
+    Made,
+    Wrong,
+}
+
+/// Measures all cases that are wanted.
+pub(crate) fn measure_all(bench: &mut Bench, places: &Places) -> anyhow::Result<()> {
+    for (of, flood) in [("keys made and revoked", Flood::Made), ("wrong keys", Flood::Wrong)] {
+        let name = format!("isolation/key checks, flood of {of}");
+        if wanted(&name) {
+            measure(bench, places, name, flood)?;
+        }
+    }
+    Ok(())
+}
+
+fn measure(bench: &mut Bench, places: &Places, name: String, kind: Flood) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let database = format!("sqlite:{}", folder.path().join("api.db").display());
+    let api = places.node.block_on(Api::start(ApiConfig::dev(database)))?;
+    let url = format!("http://{}", api.local_addr());
+    let operator = client(&url, ApiKey::operator(api.admin_secret().expose_secret())?)?;
+    let account = |org: &'static str| {
+        let operator = operator.clone();
+        places.victims.block_on(async move {
+            let request = CreateAccount { org: org.parse()? };
+            let made: CreatedAccount = operator.call(Method::Post, "/v1/accounts", Some(&request)).await?;
+            anyhow::Ok(made.key.secret)
+        })
+    };
+    let (victim, mallory) = (account("victim")?, account("mallory")?);
+    let victim = client(&url, ApiKey::new(&victim)?)?;
+    let hashed = Arc::new(AtomicU64::new(0));
+    let mut all = [times()?, times()?];
+    let mut pairs = Vec::new();
+    for number in 0..sized(6, 2) {
+        let mut took = [Took {
+            wall: Duration::ZERO,
+            cpu: None,
+        }; 2];
+        let order = if number % 2 == 0 {
+            [QUIET, FLOODED]
+        } else {
+            [FLOODED, QUIET]
+        };
+        for side in order {
+            let mut flood = Vec::new();
+            if side == FLOODED {
+                let before = hashed.load(Ordering::Relaxed);
+                for _ in 0..FLOOD {
+                    let (url, key, hashed) = (url.clone(), mallory.clone(), hashed.clone());
+                    flood.push(
+                        places
+                            .flood
+                            .spawn(async move { go_on(kind, &url, &key, &hashed).await }),
+                    );
+                }
+                while hashed.load(Ordering::Relaxed) < before + FLOOD as u64 {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+            let asking = victim.clone();
+            let measured = places
+                .node
+                .block_on(places.victims.spawn(async move { checks(&asking).await }))??;
+            for task in flood {
+                task.abort();
+            }
+            took[side].wall = Duration::from_nanos(measured.value_at_quantile(0.99));
+            all[side].add(&measured)?;
+        }
+        pairs.push(Pair {
+            ours: took[FLOODED],
+            limit: took[QUIET],
+        });
+    }
+    let [quiet, under] = &all;
+    bench.note(format!(
+        "{name}: quiet p50 {:.0} µs, p99 {:.0} µs; flooded p50 {:.0} µs, p99 {:.0} µs; {} requests of the flood were answered",
+        micros(quiet, 0.5),
+        micros(quiet, 0.99),
+        micros(under, 0.5),
+        micros(under, 0.99),
+        hashed.load(Ordering::Relaxed),
+    ));
+    let case = Case {
+        name,
+        work: Work::Latency,
+        aim: Aim::AtMost(AIM),
+        pairs: pairs.len(),
+    };
+    bench.add(case, pairs);
+    places.node.block_on(api.shutdown());
+    Ok(())
+}
+
+fn client(url: &str, key: ApiKey) -> anyhow::Result<ApiClient> {
+    ApiClient::new(url, key).context("a client")
+}
+
+/// How long each of several requests with a key takes.
+async fn checks(victim: &ApiClient) -> anyhow::Result<Histogram<u64>> {
+    let mut times = times()?;
+    for _ in 0..sized(1_000, 100) {
+        let begun = Instant::now();
+        victim.relays().await?;
+        times.saturating_record(u64::try_from(begun.elapsed().as_nanos())?);
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(times)
+}
+
+/// Sends such requests without a pause, whatever the answers are.
+async fn go_on(kind: Flood, url: &str, key: &str, answered: &AtomicU64) -> anyhow::Result<()> {
+    let owner = client(url, ApiKey::new(key)?)?;
+    loop {
+        match kind {
+            Flood::Made => {
+                let request = CreateKey {
+                    label: "flood".into(),
+                    scopes: vec!["relay:append".into()],
+                    expires_s: None,
+                };
+                let made: Result<CreatedKey, _> = owner.call(Method::Post, "/v1/keys", Some(&request)).await;
+                if let Ok(made) = made {
+                    let path = format!("/v1/keys/{}", made.key.id);
+                    let _: Result<(), _> = owner.call(Method::Delete, &path, None::<&()>).await;
+                }
+            }
+            Flood::Wrong => {
+                let (id, _) = key.rsplit_once('_').context("a key")?;
+                let wrong = client(url, ApiKey::new(&format!("{id}_{}", "A".repeat(52)))?)?;
+                let _ = wrong.relays().await;
+            }
+        }
+        answered.fetch_add(1, Ordering::Relaxed);
+    }
+}
