@@ -6,6 +6,7 @@ mod scope;
 mod secret;
 mod text;
 mod turns;
+mod workers;
 
 pub(crate) use cache::VerifiedKeys;
 pub(crate) use hash::{Asking, HashError, KeyHasher, RETRY_AFTER};

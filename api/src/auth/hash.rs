@@ -1,9 +1,9 @@
 //! Hashing of API keys, bounded in memory and in waiting requests.
 
 use super::turns::{Turn, Turns};
+use super::workers::Workers;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
-use parking_lot::Mutex;
 use skytale_proto::AccountId;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub(crate) struct KeyHasher {
     turns: Turns<Asking>,
     /// Maximum number of waiting requests of one asker.
     each_max: usize,
-    memory: Arc<Memory>,
+    workers: Workers,
     /// The hash of a key that nobody has: an id that is not known costs what a wrong secret costs.
     nobody: Arc<str>,
 }
@@ -71,7 +71,7 @@ impl KeyHasher {
             turns: Turns::new(at_once, waiting_max),
             each_max,
             nobody: new_hash(secret.as_slice(), &mut Vec::new())?.into(),
-            memory: Arc::default(),
+            workers: Workers::start(at_once).map_err(failed)?,
         })
     }
 
@@ -113,24 +113,13 @@ impl KeyHasher {
         turn: Turn<Asking>,
         compute: impl FnOnce(&mut Vec<Block>) -> Result<T, HashError> + Send + 'static,
     ) -> Result<T, HashError> {
-        let pool = Arc::clone(&self.memory);
-        let task = tokio::task::spawn_blocking(move || {
+        let computed = self.workers.run(move |memory| {
             // It goes with the computation, not with the request: one that was given up still takes its memory until it ends.
             let _turn = turn;
-            let mut memory = pool.free.lock().pop().unwrap_or_default();
-            let result = compute(&mut memory);
-            pool.free.lock().push(memory);
-            result
+            compute(memory)
         });
-        task.await.map_err(failed)?
+        computed.await.ok_or_else(|| failed("the computation panicked"))?
     }
-}
-
-/// Memory to hash in, used again and again. Allocated each time, it would pile up in the allocator's arenas, one
-/// for each thread of the pool: 220 MiB were measured where two hashes ran at once.
-#[derive(Debug, Default)]
-struct Memory {
-    free: Mutex<Vec<Vec<Block>>>,
 }
 
 fn failed(error: impl std::fmt::Display) -> HashError {
