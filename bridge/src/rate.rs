@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::BridgeLimits;
 use crate::error::Refusal;
+use crate::transport::Linked;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -87,6 +88,14 @@ pub(crate) struct Place {
     accounts: Arc<Accounts>,
     account: String,
     pub(crate) usage: Arc<Usage>,
+    _linked: Option<Linked>,
+}
+
+impl Place {
+    /// The connection has a link for as long as this place is taken.
+    pub(crate) fn of_connection(&mut self, linked: Option<Linked>) {
+        self._linked = linked;
+    }
 }
 
 impl Drop for Place {
@@ -133,6 +142,7 @@ impl Accounts {
             accounts: Arc::clone(self),
             account: account.to_owned(),
             usage: Arc::clone(&entry.usage),
+            _linked: None,
         })
     }
 }

@@ -101,9 +101,10 @@ async fn admit(hub: &Hub, auth: &Auth, request: &Request<Streaming<Bytes>>) -> R
     let shown = peer.map_or_else(Shown::default, |peer| peer.shown.clone());
     let authorization = request.metadata().get("authorization").map(|value| value.as_bytes());
     let admitted = auth.account(authorization, &shown).await?;
-    let place = Arc::new(hub.accounts.enter(&admitted.usage, &hub.config.limits)?);
-    if let Some(peer) = peer {
-        peer.admitted();
-    }
-    Ok(Caller { admitted, place })
+    let mut place = hub.accounts.enter(&admitted.usage, &hub.config.limits)?;
+    place.of_connection(peer.map(Peer::admitted));
+    Ok(Caller {
+        admitted,
+        place: Arc::new(place),
+    })
 }

@@ -8,7 +8,7 @@ use ring::digest;
 use skytale_http::addresses::{Addresses, Begun, Entry};
 use skytale_proto::Code;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 
@@ -33,14 +33,51 @@ pub(crate) struct Peer {
     pub(crate) shown: Shown,
     #[allow(dead_code)] // For the request's debug output.
     pub(crate) address: SocketAddr,
-    /// Its place among those of its network that have no link yet.
-    waits: Arc<Mutex<Option<Begun>>>,
+    waits: Arc<Waits>,
 }
 
 impl Peer {
-    /// A link of the connection was admitted: whose it is, is known.
-    pub(crate) fn admitted(&self) {
-        self.waits.lock().take();
+    /// A link of the connection was admitted: until it ends, whose the connection is, is known.
+    pub(crate) fn admitted(&self) -> Linked {
+        let mut links = self.waits.links.lock();
+        links.count += 1;
+        links.begun = None;
+        Linked(Arc::clone(&self.waits))
+    }
+}
+
+/// A connection among those of its network that have no link.
+#[derive(Debug)]
+struct Waits {
+    addresses: Addresses,
+    address: IpAddr,
+    links: Mutex<Links>,
+    /// Cancelled when the network has no place for a connection whose last link has ended.
+    ended: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Links {
+    count: usize,
+    /// Held while there is none.
+    begun: Option<Begun>,
+}
+
+/// A link of a connection. When the last one is dropped, the connection counts as one without a link again.
+#[derive(Debug)]
+pub(crate) struct Linked(Arc<Waits>);
+
+impl Drop for Linked {
+    fn drop(&mut self) {
+        let mut links = self.0.links.lock();
+        links.count -= 1;
+        if links.count > 0 {
+            return;
+        }
+        match self.0.addresses.enter(self.0.address, true) {
+            Entry::Begun(begun) => links.begun = Some(begun),
+            Entry::Full | Entry::Unproven => self.0.ended.cancel(),
+        }
     }
 }
 
@@ -49,6 +86,7 @@ impl Peer {
 pub(crate) struct Io {
     stream: Kind,
     peer: Peer,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -72,6 +110,10 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.ended.as_mut().poll(context).is_ready() {
+            // As if the client had ended it.
+            return Poll::Ready(Ok(()));
+        }
         match &mut self.stream {
             Kind::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Kind::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
@@ -160,6 +202,15 @@ pub(crate) fn accept(
             let _ = stream.set_nodelay(true);
             let (tls, sender) = (listening.tls.clone(), sender.clone());
             let (within, stop) = (listening.handshake, stop.clone());
+            let waits = Waits {
+                addresses: listening.addresses.clone(),
+                address: address.ip(),
+                links: Mutex::new(Links {
+                    count: 0,
+                    begun: Some(waits),
+                }),
+                ended: CancellationToken::new(),
+            };
             handshakes.spawn(async move {
                 let ready = tokio::select! {
                     () = stop.cancelled() => return,
@@ -169,10 +220,11 @@ pub(crate) fn accept(
                     Ok(Ok((stream, shown))) => {
                         let io = Io {
                             stream,
+                            ended: Box::pin(waits.ended.clone().cancelled_owned()),
                             peer: Peer {
                                 shown,
                                 address,
-                                waits: Arc::new(Mutex::new(Some(waits))),
+                                waits: Arc::new(waits),
                             },
                             _place: place,
                         };

@@ -15,9 +15,9 @@ pub(crate) struct Account {
     pub(crate) id: AccountId,
     /// Bytes of requests that its sessions may have in flight, together.
     pub(crate) receive: Arc<Semaphore>,
-    /// Streams that its sessions may have open, together, beside their control streams.
+    /// Streams that its sessions may have open, together, beside a few of each session.
     pub(crate) streams: Arc<Semaphore>,
-    /// Channels that they may watch, together.
+    /// Channels that they may watch, together, beside some of each session.
     pub(crate) watched: Arc<Semaphore>,
     /// How fast its appends are read.
     pub(crate) pace: Pace,

@@ -93,9 +93,11 @@ pub struct LimitsConfig {
     pub streams_max: u32,
     /// Channels that one session may watch on its watch stream, beside those that it subscribes to.
     pub watched_max: u32,
-    /// Streams of all sessions of one account at once; without it 16 for each of `account_connections_max`, and `streams_max` at least.
+    /// Streams of all sessions of one account at once, beside 16 of each session; without it 16 for each of `account_connections_max`, and
+    /// `streams_max` at least.
     pub account_streams_max: Option<u32>,
-    /// Channels that they may watch at once; without it 100 for each of `account_connections_max`, and `watched_max` at least.
+    /// Channels that they may watch at once, beside 100 of each session; without it 100 for each of `account_connections_max`, and
+    /// `watched_max` at least.
     pub account_watched_max: Option<u32>,
     /// Append requests in flight on one connection, in bytes.
     pub append_in_flight_bytes_max: usize,

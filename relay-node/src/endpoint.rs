@@ -16,10 +16,10 @@ const STREAMS_BEFORE_HELLO_MAX: u32 = 8;
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Maximum bytes that a connection may have on their way to this node before its session has started: a few Hellos.
 const WINDOW_BEFORE_HELLO_BYTES: u32 = 64 * 1024;
-/// The least that a connection has as its share of what all may have on its way from this node, in bytes:
+/// The least that a connection has as its share of what all may have on its way to or from this node, in bytes:
 /// 2.5 MB/s at a round trip of 100 ms.
 const WINDOW_SHARE_BYTES_MIN: u32 = 256 * 1024;
-/// The least that it has on its way to this node.
+/// The least that it has on its way to this node, where its account has very many sessions.
 const RECEIVE_BYTES_MIN: u64 = 64 * 1024;
 /// Parts of an account's room that its sessions' windows are shares of. Windows are set when sessions begin, and the
 /// first ones are the widest: with 5,000 sessions all windows together are one and a quarter of the account's room, and
@@ -116,10 +116,11 @@ pub(crate) fn widen(connection: &Connection, limits: &LimitsConfig, sessions: us
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
 }
 
-/// The bytes that a session may have on their way to this node: its share of the node's room for requests, and of its
-/// account's, at least 64 KiB.
+/// The bytes that a session may have on their way to this node: its share of the node's room for requests, at least
+/// 256 KiB, and of its account's, at least 64 KiB.
 fn receive_window(limits: &LimitsConfig, sessions: usize, of_account: usize) -> u64 {
-    let of_node = share(limits.receive_bytes_max as u64, sessions);
+    // Sessions of others make no agent slow.
+    let of_node = share(limits.receive_bytes_max as u64, sessions).max(WINDOW_SHARE_BYTES_MIN.into());
     let of_account = share(limits.account_receive_bytes_max() as u64 / ACCOUNT_PARTS, of_account);
     let most = limits.append_in_flight_bytes_max as u64;
     of_node.min(of_account).max(RECEIVE_BYTES_MIN).min(most)
@@ -202,7 +203,8 @@ mod tests {
         let all: u64 = (1..=sessions).map(|n| receive_window(&limits, n, n)).sum();
         assert!(all < room * 5 / 4 + sessions as u64 * RECEIVE_BYTES_MIN, "{all}");
         assert_eq!(receive_window(&limits, 1, 1), limits.append_in_flight_bytes_max as u64);
-        assert_eq!(receive_window(&limits, 10_000, 1), RECEIVE_BYTES_MIN);
+        assert_eq!(receive_window(&limits, 10_000, 1), u64::from(WINDOW_SHARE_BYTES_MIN));
+        assert_eq!(receive_window(&limits, 10_000, 5_000), RECEIVE_BYTES_MIN);
     }
 
     #[test]

@@ -5,12 +5,14 @@
 //! The rates outlive a connection, so that connecting again buys nothing. They are this node's: in a fleet each node has its own.
 
 use crate::config::LimitsConfig;
-use governor::clock::{Clock, DefaultClock};
+use governor::clock::{Clock, DefaultClock, Reference as _};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{NotUntil, Quota, RateLimiter};
+use parking_lot::Mutex;
 use skytale_proto::session::Refusal;
 use skytale_proto::{AccountId, AgentId, Code, Detail, Header, LogId};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -27,7 +29,54 @@ type Keyed<K, C> = RateLimiter<K, DashMapStateStore<K>, C, NoOpMiddleware<<C as 
 pub(crate) struct Rates<C: Clock = DefaultClock> {
     agents: Meters<AgentId, C>,
     accounts: Meters<AccountId, C>,
-    commits: Meter<(AgentId, LogId), C>,
+    commits: Commits,
+    clock: C,
+    begun: C::Instant,
+}
+
+/// Commits of each agent to each channel: a minute's worth at once, by the generic cell rate algorithm (ITU-T I.371). One that
+/// the log does not take is given back: an agent whose commits come too late again and again may go on trying.
+#[derive(Debug)]
+struct Commits {
+    interval_ns: u64,
+    /// Time at which each allowance is whole again, in ns since the beginning.
+    whole_at: Mutex<HashMap<(AgentId, LogId), u64>>,
+}
+
+const MINUTE_NS: u64 = 60_000_000_000;
+
+impl Commits {
+    fn new(per_minute: u32) -> Self {
+        Self {
+            interval_ns: MINUTE_NS / u64::from(per_minute.max(1)),
+            whole_at: Mutex::default(),
+        }
+    }
+
+    fn take(&self, agent: &AgentId, log: &LogId, now_ns: u64) -> Result<(), Duration> {
+        let mut whole_at = self.whole_at.lock();
+        let before = whole_at.get(&(*agent, *log)).copied().unwrap_or_default();
+        let after = before.max(now_ns) + self.interval_ns;
+        match after.checked_sub(now_ns + MINUTE_NS) {
+            Some(wait_ns) if wait_ns > 0 => Err(Duration::from_nanos(wait_ns).max(WAIT_MIN)),
+            _ => {
+                whole_at.insert((*agent, *log), after);
+                Ok(())
+            }
+        }
+    }
+
+    fn give_back(&self, agent: &AgentId, log: &LogId) {
+        if let Some(whole_at) = self.whole_at.lock().get_mut(&(*agent, *log)) {
+            *whole_at = whole_at.saturating_sub(self.interval_ns);
+        }
+    }
+
+    fn forget_idle(&self, now_ns: u64) {
+        let mut whole_at = self.whole_at.lock();
+        whole_at.retain(|_, whole_at| *whole_at > now_ns);
+        whole_at.shrink_to_fit();
+    }
 }
 
 /// Frames and bytes of everyone of a kind.
@@ -129,25 +178,37 @@ impl<C: Clock + Clone> Rates<C> {
                 burst_s,
                 clock,
             ),
-            commits: Meter::new(per_minute(limits.commits_per_minute), clock),
+            commits: Commits::new(limits.commits_per_minute),
+            clock: clock.clone(),
+            begun: clock.now(),
         }
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.clock.now().duration_since(self.begun).as_u64()
     }
 
     /// Takes a frame from an agent's rates and its account's; else whose are used up.
     pub(crate) fn take(&self, agent: &AgentId, account: &AccountId, cost: Cost) -> Result<(), Over> {
         // The agent's first: one that is over its own rate takes nothing from the other agents of its account.
         self.agents.take(agent, cost).map_err(Over::Agent)?;
-        if let Some(log) = cost.commits_to {
-            self.commits.take(&(*agent, log), 1).map_err(Over::Commits)?;
+        self.accounts.take(account, cost).map_err(Over::Account)?;
+        match cost.commits_to {
+            Some(log) => self.commits.take(agent, &log, self.now_ns()).map_err(Over::Commits),
+            None => Ok(()),
         }
-        self.accounts.take(account, cost).map_err(Over::Account)
+    }
+
+    /// Gives a commit back that the log did not take.
+    pub(crate) fn commit_refused(&self, agent: &AgentId, log: &LogId) {
+        self.commits.give_back(agent, log);
     }
 
     /// Forgets agents and accounts whose rates are full again.
     pub(crate) fn forget_idle(&self) {
         self.agents.forget_idle();
         self.accounts.forget_idle();
-        self.commits.forget_idle();
+        self.commits.forget_idle(self.now_ns());
     }
 }
 
@@ -203,11 +264,6 @@ fn quota(per_second: u64, burst_s: u32) -> Quota {
     let per_second = NonZeroU32::new(u32::try_from(per_second).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
     let burst = NonZeroU32::new(per_second.get().saturating_mul(burst_s)).unwrap_or(per_second);
     Quota::per_second(per_second).allow_burst(burst)
-}
-
-/// A minute's worth may come at once.
-fn per_minute(units: u32) -> Quota {
-    Quota::per_minute(NonZeroU32::new(units).unwrap_or(NonZeroU32::MIN))
 }
 
 #[cfg(test)]
@@ -352,9 +408,15 @@ mod tests {
         clock.advance(wait);
         assert_eq!(commit(&A, 1), Ok(()));
         assert!(matches!(commit(&A, 1), Err(Over::Commits(_))));
+        // One that came too late costs nothing.
+        for _ in 0..20 {
+            rates.commit_refused(&A, &log(1));
+            assert_eq!(commit(&A, 1), Ok(()));
+        }
+        assert!(matches!(commit(&A, 1), Err(Over::Commits(_))));
         clock.advance(Duration::from_secs(120));
         rates.forget_idle();
-        assert_eq!(rates.commits.limiter.len(), 0);
+        assert!(rates.commits.whole_at.lock().is_empty());
     }
 
     #[test]

@@ -346,21 +346,36 @@ async fn connections_without_a_link_take_no_more_than_their_networks_part() {
     // Connections with a link do not count: as many as the account may have.
     idle.pop();
     let mut links = Vec::new();
+    let begun = std::time::Instant::now();
     for _ in 0..8 {
         let link = loop {
             let connected = tonic::transport::Endpoint::from_shared(bridge.endpoint()).expect("an address");
             match connected.connect().await {
-                Ok(connection) => match Client::over(connection, Some(SECRET)).await {
-                    Ok(link) => break link,
-                    Err(_) => continue,
-                },
-                // The place of the one that is gone is not free yet.
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Ok(connection) => {
+                    if let Ok(link) = Client::over(connection.clone(), Some(SECRET)).await {
+                        break (connection, link);
+                    }
+                }
+                Err(_) => {}
             }
+            assert!(begun.elapsed() < Duration::from_secs(120), "no room");
+            // The place of the one that is gone is not free yet.
+            tokio::time::sleep(Duration::from_millis(10)).await;
         };
         links.push(link);
     }
     bridge.links(8).await;
+    // Connections whose links have ended count again: those for which there is no place are closed.
+    idle.push(tokio::net::TcpStream::connect(bridge.address).await.expect("a socket"));
+    let ended: Vec<_> = links.into_iter().map(|(connection, _)| connection).collect();
+    bridge.links(0).await;
+    let mut closed = 0;
+    for connection in ended {
+        if open(connection, Some(SECRET)).await.is_err() {
+            closed += 1;
+        }
+    }
+    assert!(closed >= 4, "{closed} of 8");
     drop(idle);
 }
 

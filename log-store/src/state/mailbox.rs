@@ -122,7 +122,8 @@ impl Mailbox {
         } = header.detail
         {
             // Before claims had to be there, none was looked for.
-            let by = self.spend(header, &channel, returns).unwrap_or_default();
+            let before = self.welcomes.get(&channel).and_then(|welcomed| welcomed.by);
+            let by = self.spend(header, &channel, returns).unwrap_or(before);
             self.welcomed(channel, Welcomed { at: offset, bundle, by });
         }
     }

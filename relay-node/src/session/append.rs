@@ -27,7 +27,7 @@ use skytale_proto::session::{
     AppendRequest, AppendResponse, Appended, Durability, Refusal, append_response::Outcome, decode_message,
     frame_message,
 };
-use skytale_proto::{AgentId, Code, Frame, LogId, limits};
+use skytale_proto::{AgentId, Code, Frame, Kind, LogId, limits};
 use skytale_workload::tap::{Fact, Observed, Shape};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -283,6 +283,7 @@ async fn write(session: &Session, line: &Mutex<Line>, mut queued: mpsc::Receiver
         facts.add(&mut answer);
         let Request {
             kind,
+            log,
             read,
             charge,
             in_flight,
@@ -293,6 +294,9 @@ async fn write(session: &Session, line: &Mutex<Line>, mut queued: mpsc::Receiver
         {
             let is_kept = answer.asked && session.node.store.keeps_refused();
             session.node.accounts.usage.refused(charge, is_kept);
+            if let (Some(Kind::Commit), Some(log)) = (kind, log) {
+                session.node.rates.commit_refused(&session.agent, &log);
+            }
         }
         if answer.asked {
             metrics::append_took(read.elapsed());

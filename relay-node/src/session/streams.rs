@@ -17,6 +17,9 @@ use tokio::time::timeout;
 /// Maximum bytes of an Open, other than a Hello: it names a log and a few numbers.
 const OPEN_BYTES_MAX: usize = 1_024;
 
+/// Streams that a session may have whatever the other sessions of its account have.
+pub(crate) const OWN_STREAMS: usize = 16;
+
 /// Accepts streams until the connection is gone.
 pub(crate) async fn accept(session: &Arc<Session>, connection: &Connection, streams: &mut JoinSet<()>) {
     let streams_max = session.node.config.limits.streams_max as usize;
@@ -31,10 +34,16 @@ pub(crate) async fn accept(session: &Arc<Session>, connection: &Connection, stre
                     refuse(session, &mut sender, &mut receiver, Code::TooManyStreams);
                     continue;
                 }
-                let Ok(place) = session.account.streams.clone().try_acquire_owned() else {
-                    session.node.limited.note(Some(Code::AccountStreams));
-                    refuse(session, &mut sender, &mut receiver, Code::AccountStreams);
-                    continue;
+                let place = match streams.len() {
+                    few if few < OWN_STREAMS => None,
+                    _ => match session.account.streams.clone().try_acquire_owned() {
+                        Ok(place) => Some(place),
+                        Err(_) => {
+                            session.node.limited.note(Some(Code::AccountStreams));
+                            refuse(session, &mut sender, &mut receiver, Code::AccountStreams);
+                            continue;
+                        }
+                    },
                 };
                 streams.spawn(serve(session.clone(), sender, receiver, place));
             }
@@ -44,7 +53,7 @@ pub(crate) async fn accept(session: &Arc<Session>, connection: &Connection, stre
 }
 
 /// Serves a stream of any kind. The memory for its beginning is given back before its real work begins.
-async fn serve(session: Arc<Session>, sender: Sender, receiver: Receiver, place: OwnedSemaphorePermit) {
+async fn serve(session: Arc<Session>, sender: Sender, receiver: Receiver, place: Option<OwnedSemaphorePermit>) {
     let _place = place;
     let serving = Box::pin(opened(session, sender, receiver)).await;
     if let Some(serving) = serving {

@@ -26,6 +26,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+/// Channels that a session may watch whatever the other sessions of its account watch.
+const OWN_WATCHED: usize = 100;
 /// Bytes of a channel with its cursor.
 const ADD_BYTES: usize = ChannelId::LENGTH + 8;
 /// Longest request, in bytes.
@@ -38,7 +40,7 @@ type Wait = Abortable<BoxFuture<'static, (ChannelId, u64)>>;
 struct Entry {
     number: u64,
     wait: AbortHandle,
-    /// Of the account's channels. A test has none.
+    /// Of the account's channels, if the session has more than its own.
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -167,7 +169,7 @@ async fn run(session: &Session, sender: &mut Sender, receiver: &mut Receiver) ->
                     Ok(refused) => {
                         let limits = &session.node.config.limits;
                         let why = format!(
-                            "a session watches at most {} channels here, and the agents of an account {} together",
+                            "a session watches at most {} channels here, and the agents of an account {} together beside {OWN_WATCHED} each",
                             limits.watched_max,
                             limits.account_watched_max()
                         );
@@ -231,6 +233,10 @@ async fn take(
             ready.push(channel);
             continue;
         };
+        if watched.by_channel.len() < OWN_WATCHED {
+            watched.add(channel, after, head, None);
+            continue;
+        }
         match session.account.watched.clone().try_acquire_owned() {
             Ok(place) => watched.add(channel, after, head, Some(place)),
             Err(_) => {

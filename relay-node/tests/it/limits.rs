@@ -345,44 +345,44 @@ async fn streams_that_say_nothing_are_given_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_streams_of_an_accounts_agents_are_counted_together() {
+    const OWN: usize = 16;
     let mut config = config();
     config.limits.account_streams_max = Some(6);
     let fixture = Fixture::with(config).await;
     // Of another account: its streams are its own.
     let witness = Witness::start(&fixture).await;
     let mallory = AccountId::generate();
-    let mut held = Vec::new();
     let mut sessions = Vec::new();
-    let mut refused = 0;
-    for _ in 0..4 {
+    let mut counts = Vec::new();
+    for _ in 0..3 {
         let (agent, client) = fixture.agent_with(|claims| claims.acct = mallory).await;
-        for _ in 0..3 {
+        let mut held = Vec::new();
+        for _ in 0..OWN + 4 {
             let mut follow = client.subscribe(agent.id.log(), Offset::ZERO, true).await;
             match soon(follow.event()).await {
                 Ok(_) => held.push(follow),
-                Err(gone) => {
-                    assert_eq!(gone.code(), Some(Code::AccountStreams));
-                    refused += 1;
-                }
+                Err(gone) => assert_eq!(gone.code(), Some(Code::AccountStreams)),
             }
         }
-        sessions.push(client);
+        counts.push(held.len());
+        sessions.push((agent, client, held));
     }
-    assert_eq!((held.len(), refused), (6, 6));
+    // Each has its own few, and all of them six more.
+    assert_eq!(counts, [OWN + 4, OWN + 2, OWN]);
     let (_, ready) = get(&fixture, "/readyz").await;
     assert!(ready.to_string().contains("account_streams_max"), "{ready}");
     witness.leave().await;
     // Places are free again when streams end.
-    drop(held);
-    let (agent, client) = fixture.agent_with(|claims| claims.acct = mallory).await;
+    sessions.remove(0);
+    let (agent, client, _held) = &sessions[1];
     soon(async {
-        while client
-            .subscribe(agent.id.log(), Offset::ZERO, true)
-            .await
-            .event()
-            .await
-            .is_err()
-        {}
+        loop {
+            let mut follow = client.subscribe(agent.id.log(), Offset::ZERO, true).await;
+            match follow.event().await {
+                Ok(_) => return,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
     })
     .await;
 }

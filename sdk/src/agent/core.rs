@@ -59,7 +59,10 @@ impl Actor {
         if Instant::now() < self.tidy_at {
             return false;
         }
-        let tidied = self.forget_declined().and_then(|()| self.engine.retain(TIDIED_MAX));
+        let declined = self.forget_declined();
+        // Whatever a declined channel does.
+        let retained = self.engine.retain(TIDIED_MAX);
+        let tidied = declined.and(retained);
         let more = tidied.unwrap_or_else(|error| {
             self.bus.tell(Event::VaultFailed {
                 code: error.code(),

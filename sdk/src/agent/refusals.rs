@@ -54,13 +54,10 @@ impl Refusals {
 /// Whether a refusal concerns the relay node, its data or its connections, and not the agent or the log.
 const fn may_be_better_elsewhere(code: Code) -> bool {
     match code {
-        Code::RateLimited
-        | Code::AccountRateLimited
-        | Code::AccountStored
-        | Code::Draining
-        | Code::TooManyStreams
-        | Code::AccountStreams => false,
-        Code::CursorBeyondHead | Code::StoreCorrupt => true,
+        Code::RateLimited | Code::AccountRateLimited | Code::AccountStored | Code::Draining | Code::TooManyStreams => {
+            false
+        }
+        Code::CursorBeyondHead | Code::StoreCorrupt | Code::AccountStreams => true,
         code => code.holds_log(),
     }
 }

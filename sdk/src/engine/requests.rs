@@ -35,8 +35,8 @@ use std::time::Duration;
 const REQUESTS_MAX: i64 = 256;
 /// Maximum number of pending requests by agents of one account, so that it leaves room for others.
 const REQUESTS_OF_ACCOUNT_MAX: i64 = 64;
-/// Maximum number of Welcomes that wait for one channel. The newest ones are kept.
-const WELCOMES_OF_CHANNEL_MAX: i64 = 4;
+/// Number of the newest Welcomes that wait for one channel. The oldest one is kept as well: later ones may be useless.
+const WELCOMES_OF_CHANNEL_MAX: i64 = 3;
 /// Time after which an agent forgets a channel that it declined and that did not let it go.
 const DECLINED_FOR: Duration = Duration::from_secs(24 * 3_600);
 /// Number of claimers whose accounts are remembered: the latest ones.
@@ -234,20 +234,25 @@ impl Engine {
             .collect()
     }
 
-    /// Gives up declined channels that have not let this agent go for a day: it leaves them for itself, whatever their
-    /// members do. Returns these channels.
+    /// Gives up declined channels that have not let this agent go for a day since its request to leave is in the log: it
+    /// leaves them for itself, whatever their members do. Returns these channels.
     pub fn give_up_declined(&mut self) -> Result<Vec<ChannelId>, EngineError> {
         let now_ms = self.clocks.now_ms();
         let until = now_ms.saturating_sub(millis(DECLINED_FOR));
         let sql = self.vault.sql();
         let is_new: bool = sql
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM declined WHERE since_ms = 0)")?
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM declined WHERE since_ms = 0 AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.channel = declined.channel))",
+            )?
             .query_row([], |row| row.get(0))?;
         if is_new {
             let now = integer(now_ms.max(1))?;
             self.transact(Durability::Later, |tx| {
                 tx.sql
-                    .prepare_cached("UPDATE declined SET since_ms = ?1 WHERE since_ms = 0")?
+                    .prepare_cached(
+                        "UPDATE declined SET since_ms = ?1
+                         WHERE since_ms = 0 AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.channel = declined.channel)",
+                    )?
                     .execute([now])?;
                 Ok(())
             })?;
@@ -255,7 +260,9 @@ impl Engine {
         let overdue: Vec<ChannelId> = self
             .vault
             .sql()
-            .prepare_cached("SELECT c.id FROM declined d JOIN channel c ON c.no = d.channel WHERE d.since_ms <= ?1")?
+            .prepare_cached(
+                "SELECT c.id FROM declined d JOIN channel c ON c.no = d.channel WHERE d.since_ms BETWEEN 1 AND ?1",
+            )?
             .query_map([integer(until)?], |row| row.get::<_, Vec<u8>>(0))?
             .map(|channel| Ok::<_, EngineError>(id(&channel?)?))
             .collect::<Result<_, _>>()?;
@@ -399,7 +406,8 @@ impl Tx<'_> {
         self.sql
             .prepare_cached(
                 "DELETE FROM pending_join WHERE channel = ?1 AND decision = ?2 AND at NOT IN
-                 (SELECT at FROM pending_join WHERE channel = ?1 AND decision = ?2 ORDER BY at DESC LIMIT ?3)",
+                 (SELECT at FROM pending_join WHERE channel = ?1 AND decision = ?2 ORDER BY at DESC LIMIT ?3)
+                 AND at > (SELECT min(at) FROM pending_join WHERE channel = ?1 AND decision = ?2)",
             )?
             .execute(params![
                 channel.as_bytes(),
@@ -425,7 +433,7 @@ impl Tx<'_> {
             return Ok(());
         }
         self.sql
-            .prepare_cached("INSERT INTO declined (channel) VALUES (?1) ON CONFLICT DO NOTHING")?
+            .prepare_cached("INSERT INTO declined (channel) VALUES (?1) ON CONFLICT DO UPDATE SET since_ms = 0")?
             .execute([channel.no])?;
         channel.position.state = ChannelState::Leaving;
         self.queue(channel, Intent::Leave, FrameId::generate(), &[], Place::Back)?;

@@ -280,10 +280,8 @@ fn one_channel_waits_once_however_often_it_adds() {
     }
     let requests = bob.engine().requests().expect("listed");
     assert_eq!(requests.len(), 1);
-    // The newest Welcomes are kept: none of the others is needed to come in.
+    // It comes in by the Welcomes that were kept: the oldest, and the newest ones.
     bob.engine().accept_request(channel).expect("accepted");
-    let oldest = bob.engine().pending_joins().expect("listed")[0].offset;
-    assert!(oldest.get() > 10, "{oldest} of {requests:?}");
     mallory.send(channel, "at last");
     settle(&relay, channel, &mut [&mut mallory, &mut bob]);
     assert_eq!(bob.texts(channel).last().map(String::as_str), Some("at last"));
