@@ -224,6 +224,12 @@ fn consent_withdrawn_is_withdrawn_for_channels_that_the_agent_was_welcomed_to() 
         accept(&mut state, &welcome(agent(3), 0xc5, 2 + u64::from(returns), returns));
     }
     assert_eq!(LogState::decode(state.encode()), Ok(state.clone()));
+    // One of its own account's stays so, although a stranger added the agent there again.
+    accept(&mut state, &policy(VICTIM, ClaimRule::Anyone));
+    accept(&mut state, &claim(MALLORY, FOREIGN));
+    accept(&mut state, &welcome(MALLORY, 0xc5, 5, false));
+    accept(&mut state, &policy(VICTIM, ClaimRule::Account));
+    accept(&mut state, &welcome(agent(3), 0xc5, 6, false));
     // Somebody who may claim brings it there again.
     accept(&mut state, &claim(agent(1), HOME));
     accept(&mut state, &welcome(agent(1), 0xc4, 5, false));

@@ -263,6 +263,10 @@ impl Mailbox {
         if returns && let Some(by) = known {
             return Ok(by);
         }
+        // A channel to which an agent of its own account brought it stays one, whoever adds it there again.
+        let own = known
+            .flatten()
+            .filter(|by| by.account.is_some() && by.account == self.account);
         let is_theirs = |claim: &Claim| claim.by.agent == header.author;
         let single_use = |claim: &Claim| is_theirs(claim) && !claim.package.last_resort;
         if let Some(claim) = self
@@ -271,14 +275,15 @@ impl Mailbox {
             .position(single_use)
             .and_then(|at| self.claims.remove(at))
         {
-            return Ok(Some(claim.by));
+            return Ok(own.or(Some(claim.by)));
         }
         let last_resort = self
             .claims
             .iter()
             .find(|claim| is_theirs(claim))
             .map(|claim| Some(claim.by));
-        last_resort.or(known).ok_or(Refused::WelcomeUnclaimed)
+        let by = last_resort.or(known).ok_or(Refused::WelcomeUnclaimed)?;
+        Ok(own.or(by))
     }
 
     /// The newest Welcome of a channel, if whoever brought the owner there may still claim.

@@ -377,6 +377,8 @@ impl Model {
                     let known = self.welcomed_with_consent(*channel, offset, &held);
                     let theirs = |claim: &&Unspent| claim.agent == entry.author;
                     let single_use = held.claims.iter().position(|claim| theirs(&claim) && !claim.package.1);
+                    let (home, _) = self.consent(offset);
+                    let own = known.filter(|(_, account)| account.is_some() && *account == home);
                     let by = match (known, single_use) {
                         (Some(by), _) if *returns => by,
                         (_, Some(at)) => {
@@ -389,6 +391,7 @@ impl Model {
                             last_resort.or(known).expect("a Welcome that is an entry was expected")
                         }
                     };
+                    let by = own.unwrap_or(by);
                     let newest = held.welcomed.entry(*channel).or_insert((0, by));
                     if newest.0 < bundle.get() {
                         *newest = (bundle.get(), by);
