@@ -350,13 +350,10 @@ async fn connections_without_a_link_take_no_more_than_their_networks_part() {
     for _ in 0..8 {
         let link = loop {
             let connected = tonic::transport::Endpoint::from_shared(bridge.endpoint()).expect("an address");
-            match connected.connect().await {
-                Ok(connection) => {
-                    if let Ok(link) = Client::over(connection.clone(), Some(SECRET)).await {
-                        break (connection, link);
-                    }
-                }
-                Err(_) => {}
+            if let Ok(connection) = connected.connect().await
+                && let Ok(link) = Client::over(connection.clone(), Some(SECRET)).await
+            {
+                break (connection, link);
             }
             assert!(begun.elapsed() < Duration::from_secs(120), "no room");
             // The place of the one that is gone is not free yet.

@@ -176,10 +176,25 @@ impl Model {
     fn contested(&self) -> Option<(AgentId, Vec<Policy>)> {
         let mut contested: Option<(AgentId, Vec<Policy>)> = None;
         let mut policy: Option<Policy> = None;
-        for (_, entry) in self.numbered() {
+        for (offset, entry) in self.numbered() {
             match &entry.detail {
                 Detail::Create { policy: first, .. } => policy.clone_from(first),
-                Detail::Commit { policy: Some(new), .. } if policy.as_ref() != Some(new) => {
+                Detail::Commit {
+                    policy: Some(new),
+                    roster,
+                    ..
+                } if policy.as_ref() != Some(new) => {
+                    let leaving = self.leaving_before(offset);
+                    let puts_back = |by: &AgentId, old: &[Policy]| {
+                        let stays = |agent: &AgentId| {
+                            let is_gone = roster.as_ref().is_some_and(|whole| !whole.contains(agent));
+                            !(leaving.contains(agent) && is_gone)
+                        };
+                        roster.is_some()
+                            && *by != entry.author
+                            && new.admins().contains(&entry.author)
+                            && old.iter().any(|policy| policy.with_admins(stays) == *new)
+                    };
                     let before = policy.replace(new.clone());
                     contested = match (contested, before) {
                         (Some((by, mut old)), Some(before)) if by == entry.author => {
@@ -189,7 +204,7 @@ impl Model {
                             old.drain(..over);
                             Some((by, old))
                         }
-                        (Some((_, old)), _) if old.contains(new) => None,
+                        (Some((by, old)), _) if old.contains(new) || puts_back(&by, &old) => None,
                         (_, before) => before.map(|before| (entry.author, vec![before])),
                     };
                 }
@@ -205,8 +220,12 @@ impl Model {
 
     /// Returns the agents that have proposed to leave, and have been on the roster since.
     fn leaving(&self) -> BTreeSet<AgentId> {
+        self.leaving_before(self.head() + 1)
+    }
+
+    fn leaving_before(&self, before: u64) -> BTreeSet<AgentId> {
         let mut leaving = BTreeSet::new();
-        for (offset, entry) in self.numbered() {
+        for (offset, entry) in self.numbered().filter(|(at, _)| *at < before) {
             match &entry.detail {
                 Detail::Proposal => {
                     leaving.insert(entry.author);
@@ -254,12 +273,13 @@ impl Model {
             None => removes.iter().any(|agent| is_gone(agent) && !leaving.contains(agent)),
         };
         let changes = new.as_ref().is_some_and(|new| {
-            let lets_go = policy.with_admins(|agent| !(leaving.contains(agent) && is_gone(agent)));
+            let stays = |agent: &AgentId| !(leaving.contains(agent) && is_gone(agent));
+            let lets_go = policy.with_admins(stays);
             let puts_back = roster.is_some()
                 && new.admins().contains(&header.author)
-                && self
-                    .contested()
-                    .is_some_and(|(by, before)| by != header.author && before.contains(new));
+                && self.contested().is_some_and(|(by, before)| {
+                    by != header.author && before.iter().any(|old| old == new || old.with_admins(stays) == *new)
+                });
             *new != policy && *new != lets_go && !puts_back
         });
         let asked = [

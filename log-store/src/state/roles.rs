@@ -126,7 +126,7 @@ impl Roles {
         match asked.policy {
             Some(new) if new != policy && !may(Right::Policy) => {
                 let stays = |agent: &AgentId| !self.leaving.contains(agent) || !sets.takes_off(agent);
-                match *new == policy.with_admins(stays) || self.puts_back(asked, new) {
+                match *new == policy.with_admins(stays) || self.puts_back(asked, new, &sets) {
                     true => Ok(()),
                     false => forbidden(Right::Policy, None),
                 }
@@ -135,16 +135,24 @@ impl Roles {
         }
     }
 
-    /// Whether a correction puts the policy back as it was, by one who was an admin then.
-    fn puts_back(&self, asked: Asked<'_>, new: &Policy) -> bool {
+    /// Whether a correction puts the policy back as it was, by one who was an admin then. Admins that were leaving and are let
+    /// go by it are admins no more.
+    fn puts_back(&self, asked: Asked<'_>, new: &Policy, sets: &Sets<'_>) -> bool {
+        let stays = |agent: &AgentId| !self.leaving.contains(agent) || !sets.takes_off(agent);
+        let was_in_force = |before: &Policy| before == new || before.with_admins(stays) == *new;
         let contested = self.contested.as_ref();
         asked.roster.is_some()
             && new.admins().contains(asked.author)
-            && contested.is_some_and(|contested| contested.by != *asked.author && contested.before.contains(new))
+            && contested
+                .is_some_and(|contested| contested.by != *asked.author && contested.before.iter().any(was_in_force))
     }
 
     /// The commit is an entry, and the roster is as after it.
     pub(super) fn committed(&mut self, asked: Asked<'_>, roster: &Roster) {
+        let puts_back = match asked.policy {
+            Some(new) if self.contested.is_some() => self.puts_back(asked, new, &asked.sets()),
+            _ => false,
+        };
         let added: BTreeSet<&AgentId> = asked.adds.iter().collect();
         self.leaving
             .retain(|agent| roster.contains(agent) && !added.contains(agent));
@@ -157,7 +165,7 @@ impl Roles {
                         contested.keep(before);
                         Some(contested)
                     }
-                    (Some(contested), _) if contested.before.contains(new) => None,
+                    (Some(contested), _) if puts_back || contested.before.contains(new) => None,
                     (_, before) => before.map(|before| Contested {
                         by: *asked.author,
                         before: vec![before],

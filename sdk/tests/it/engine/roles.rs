@@ -403,6 +403,18 @@ fn a_policy_is_put_back_before_it_is_changed() {
 }
 
 #[test]
+fn an_admin_that_lies_while_it_leaves_is_put_right() {
+    run(&[
+        Step::Promote(0, 1),
+        Step::Push(0),
+        Step::Pull(0, 1),
+        Step::Leave(0),
+        Step::Push(0),
+        Step::Lie(0, Lie::MakesItselfTheOnlyAdmin),
+    ]);
+}
+
+#[test]
 fn who_is_removed_while_it_is_struck_learns_it() {
     run(&[Step::Remove(0, 2), Step::Lie(1, Lie::Strikes(2))]);
 }
