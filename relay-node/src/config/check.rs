@@ -351,9 +351,11 @@ impl TrustConfig {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut RelayConfig);
+
     #[test]
     fn limits_that_protect_nothing_are_refused() {
-        let changes: [(&str, fn(&mut RelayConfig)); 10] = [
+        let changes: [(&str, Change); 10] = [
             ("session.keepalive_ms", |config| config.session.keepalive_ms = 600_001),
             ("session.hello_timeout_ms", |config| {
                 config.session.hello_timeout_ms = 600_001;
