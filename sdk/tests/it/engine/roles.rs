@@ -346,6 +346,10 @@ fn check(relay: &Relay, channel: ChannelId, mut honest: Vec<&mut Agent>) {
         ChannelState::Left => None,
         _ => Some(agent.engine().members(channel).expect("known")),
     };
+    // If all of them leave, the group has ended, and nobody commits any more.
+    if honest.iter_mut().all(|agent| members(agent).is_none()) {
+        return;
+    }
     let roster: Vec<AgentId> = relay.folded(channel).roster().collect();
     let mut present: Vec<&mut Agent> = Vec::new();
     for agent in honest.drain(..) {
