@@ -5,14 +5,14 @@
 //! has in the other cases, and its database is SQLite on this machine's disk. The limits are those by default, and the flood comes
 //! from 16 addresses.
 
+use crate::FLOODED;
+use crate::pairs::Measured;
 use crate::places::{Places, micros, times};
-use crate::{AIM, FLOODED, QUIET};
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use secrecy::ExposeSecret as _;
 use skytale_api::{Api, ApiConfig};
-use skytale_benches::stopwatch::Took;
-use skytale_benches::versus::{Aim, Bench, Case, Pair, Work, sized, wanted};
+use skytale_benches::versus::{Bench, sized, wanted};
 use skytale_proto::rest::{CreateAccount, CreatedAccount, CreatedKey};
 use skytale_sdk::internals::net::Method;
 use skytale_sdk::{ApiClient, ApiKey};
@@ -63,52 +63,34 @@ fn measure(bench: &mut Bench, places: &Places, name: String, kind: Flood) -> any
     let (victim, mallory) = (account("victim")?, account("mallory")?);
     let victim = client(&url, ApiKey::new(&victim)?)?;
     let hashed = Arc::new(AtomicU64::new(0));
-    let mut all = [times()?, times()?];
-    let mut pairs = Vec::new();
-    for number in 0..sized(6, 2) {
-        let mut took = [Took {
-            wall: Duration::ZERO,
-            cpu: None,
-        }; 2];
-        let order = if number % 2 == 0 {
-            [QUIET, FLOODED]
-        } else {
-            [FLOODED, QUIET]
-        };
-        for side in order {
-            let mut flood = Vec::new();
-            if side == FLOODED {
-                let before = hashed.load(Ordering::Relaxed);
-                for number in 0..FLOOD {
-                    let from = IpAddr::from(Ipv4Addr::new(127, 0, 1, number));
-                    let client = reqwest::Client::builder().local_address(from).build()?;
-                    let (url, key, hashed) = (url.clone(), mallory.clone(), hashed.clone());
-                    flood.push(
-                        places
-                            .flood
-                            .spawn(async move { go_on(kind, &client, &url, &key, &hashed).await }),
-                    );
-                }
-                while hashed.load(Ordering::Relaxed) < before + u64::from(FLOOD) {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
+    let times = Measured::in_turn(|side| {
+        let mut flood = Vec::new();
+        if side == FLOODED {
+            let before = hashed.load(Ordering::Relaxed);
+            for number in 0..FLOOD {
+                let from = IpAddr::from(Ipv4Addr::new(127, 0, 1, number));
+                let client = reqwest::Client::builder().local_address(from).build()?;
+                let (url, key, hashed) = (url.clone(), mallory.clone(), hashed.clone());
+                flood.push(
+                    places
+                        .flood
+                        .spawn(async move { go_on(kind, &client, &url, &key, &hashed).await }),
+                );
             }
-            let asking = victim.clone();
-            let measured = places
-                .node
-                .block_on(places.victims.spawn(async move { checks(&asking).await }))??;
-            for task in flood {
-                task.abort();
+            while hashed.load(Ordering::Relaxed) < before + u64::from(FLOOD) {
+                std::thread::sleep(Duration::from_millis(5));
             }
-            took[side].wall = Duration::from_nanos(measured.value_at_quantile(0.99));
-            all[side].add(&measured)?;
         }
-        pairs.push(Pair {
-            ours: took[FLOODED],
-            limit: took[QUIET],
-        });
-    }
-    let [quiet, under] = &all;
+        let asking = victim.clone();
+        let measured = places
+            .node
+            .block_on(places.victims.spawn(async move { checks(&asking).await }))??;
+        for task in flood {
+            task.abort();
+        }
+        Ok(measured)
+    })?;
+    let [quiet, under] = &times.all;
     bench.note(format!(
         "{name}: quiet p50 {:.0} µs, p99 {:.0} µs; flooded p50 {:.0} µs, p99 {:.0} µs; {} requests of the flood were answered",
         micros(quiet, 0.5),
@@ -117,13 +99,7 @@ fn measure(bench: &mut Bench, places: &Places, name: String, kind: Flood) -> any
         micros(under, 0.99),
         hashed.load(Ordering::Relaxed),
     ));
-    let case = Case {
-        name,
-        work: Work::Latency,
-        aim: Aim::AtMost(AIM),
-        pairs: pairs.len(),
-    };
-    bench.add(case, pairs);
+    times.add_to(bench, name);
     places.node.block_on(api.shutdown());
     Ok(())
 }

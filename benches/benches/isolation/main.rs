@@ -7,17 +7,18 @@
 //! processor to itself. Victim and flood have another, and the flood has what the victim leaves of it.
 
 mod keys;
+mod pairs;
 mod places;
 
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
+use pairs::Measured;
 use places::{Places, micros, times};
 use skytale_benches::client::{Agent, Appends, Client};
 use skytale_benches::figures::{Batches, Figures};
 use skytale_benches::frames::Channel;
 use skytale_benches::relay::Relay;
-use skytale_benches::stopwatch::Took;
-use skytale_benches::versus::{Aim, Bench, Case, Pair, Work, sized, wanted};
+use skytale_benches::versus::{Bench, sized, wanted};
 use skytale_log_store::{LocalConfig, LocalStore, LogStore};
 use skytale_proto::limits::FRAME_BYTES_MAX;
 use skytale_proto::{AccountId, Code};
@@ -100,52 +101,34 @@ fn measure(
     let mut victim = Some(node.block_on(victims.spawn(async move { Victim::start(&its, &*stores).await }))??);
     let (its, stores) = relay_and_store();
     let flooders = node.block_on(flood.spawn(async move { Flooder::crowd(&its, &*stores).await }))??;
-    let mut all = [times()?, times()?];
     let accepted = Arc::new(AtomicU64::new(0));
     let mut flooded = Duration::ZERO;
     let mut batches = [Batches::default(); 2];
-    let mut pairs = Vec::new();
-    for number in 0..sized(6, 2) {
-        let mut took = [Took {
-            wall: Duration::ZERO,
-            cpu: None,
-        }; 2];
-        let order = if number % 2 == 0 {
-            [QUIET, FLOODED]
-        } else {
-            [FLOODED, QUIET]
+    let times = Measured::in_turn(|side| {
+        let running = match side {
+            FLOODED => Flood::start(flood, &flooders, kind, &accepted),
+            _ => Flood::default(),
         };
-        for side in order {
-            let running = match side {
-                FLOODED => Flood::start(flood, &flooders, kind, &accepted),
-                _ => Flood::default(),
-            };
-            let before = figures.batches();
-            let begun = Instant::now();
-            let mut away = victim.take().context("the victim is back")?;
-            let appends = async move {
-                let measured = away.appends(sized(1_000, 100)).await;
-                measured.map(|measured| (measured, away))
-            };
-            let (measured, back) = node.block_on(victims.spawn(appends))??;
-            victim = Some(back);
-            let written = figures.batches().since(&before);
-            batches[side].count += written.count;
-            batches[side].frames += written.frames;
-            batches[side].sync_s += written.sync_s;
-            if side == FLOODED {
-                flooded += begun.elapsed();
-            }
-            running.stop(flood)?;
-            took[side].wall = Duration::from_nanos(measured.value_at_quantile(0.99));
-            all[side].add(&measured)?;
+        let before = figures.batches();
+        let begun = Instant::now();
+        let mut away = victim.take().context("the victim is back")?;
+        let appends = async move {
+            let measured = away.appends(sized(1_000, 100)).await;
+            measured.map(|measured| (measured, away))
+        };
+        let (measured, back) = node.block_on(victims.spawn(appends))??;
+        victim = Some(back);
+        let written = figures.batches().since(&before);
+        batches[side].count += written.count;
+        batches[side].frames += written.frames;
+        batches[side].sync_s += written.sync_s;
+        if side == FLOODED {
+            flooded += begun.elapsed();
         }
-        pairs.push(Pair {
-            ours: took[FLOODED],
-            limit: took[QUIET],
-        });
-    }
-    let [quiet, under] = &all;
+        running.stop(flood)?;
+        Ok(measured)
+    })?;
+    let [quiet, under] = &times.all;
     bench.note(format!(
         "{name}: quiet p50 {:.0} µs, p99 {:.0} µs; flooded p50 {:.0} µs, p99 {:.0} µs; the flood had {:.0} frames or requests a second taken",
         micros(quiet, 0.5),
@@ -159,13 +142,7 @@ fn measure(
         "{name}: {quiet:.0} µs to write and sync a batch in quiet; flooded {under:.0} µs, with {:.1} frames",
         batches[FLOODED].frames / batches[FLOODED].count
     ));
-    let case = Case {
-        name,
-        work: Work::Latency,
-        aim: Aim::AtMost(AIM),
-        pairs: pairs.len(),
-    };
-    bench.add(case, pairs);
+    times.add_to(bench, name);
     drop((victim, flooders));
     let relay = Arc::into_inner(relay).context("nobody else has the relay")?;
     node.block_on(relay.shutdown());

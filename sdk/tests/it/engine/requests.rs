@@ -46,6 +46,15 @@ fn added(relay: &Relay, by: &mut Agent, agent: &mut Agent) -> ChannelId {
     channel
 }
 
+/// Removes an agent, and adds it again.
+fn add_again(relay: &Relay, channel: ChannelId, by: &mut Agent, agent: AgentId) {
+    by.engine().remove(channel, &[agent]).expect("queued");
+    settle(relay, channel, &mut [&mut *by]);
+    let package = by.claim(relay, agent);
+    by.engine().add(channel, vec![package]).expect("queued");
+    settle(relay, channel, &mut [&mut *by]);
+}
+
 fn refused(relay: &Relay, by: &mut Agent, agent: AgentId) -> Refused {
     let claim = by.engine().claim_frame(agent).expect("a frame");
     match relay.append(claim) {
@@ -268,11 +277,7 @@ fn one_channel_waits_once_however_often_it_adds() {
     consent(&relay, &mut bob, &Consent::Anyone);
     let channel = added(&relay, &mut mallory, &mut bob);
     for _ in 0..8 {
-        mallory.engine().remove(channel, &[bob.id()]).expect("queued");
-        settle(&relay, channel, &mut [&mut mallory]);
-        let package = mallory.claim(&relay, bob.id());
-        mallory.engine().add(channel, vec![package]).expect("queued");
-        settle(&relay, channel, &mut [&mut mallory]);
+        add_again(&relay, channel, &mut mallory, bob.id());
     }
     bob.read_own_log(&relay);
     while !bob.engine().pending_joins().expect("listed").is_empty() {
@@ -319,11 +324,7 @@ fn a_declined_channel_that_does_not_let_go_is_forgotten_after_a_day() {
     // What goes on there is nothing to it; added once more, it is asked once more.
     mallory.send(channel, "still there?");
     settle(&relay, channel, &mut [&mut mallory]);
-    mallory.engine().remove(channel, &[bob.id()]).expect("queued");
-    settle(&relay, channel, &mut [&mut mallory]);
-    let package = mallory.claim(&relay, bob.id());
-    mallory.engine().add(channel, vec![package]).expect("queued");
-    settle(&relay, channel, &mut [&mut mallory]);
+    add_again(&relay, channel, &mut mallory, bob.id());
     bob.read_own_log(&relay);
     assert_eq!(bob.engine().requests().expect("listed").len(), 1);
 }
