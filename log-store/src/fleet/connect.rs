@@ -10,6 +10,8 @@ use std::time::Duration;
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// Interval between pings on a silent connection; two without an answer end it.
 const PING_EVERY: Duration = Duration::from_secs(3);
+/// Attempts to connect once, where the server ends the connection and does not say why.
+const UNSAID_MAX: usize = 5;
 
 /// Connects, and stays connected: to whichever of the servers answers.
 pub(super) async fn connect(
@@ -36,7 +38,10 @@ pub(super) async fn connect(
     }
 }
 
-/// Connects to one of some servers, trying each once.
+/// Connects to one of some servers, trying each once; and again where a server ends the connection without a word.
+///
+/// A server that refuses a key says so and ends the connection. A busy one may end it first: the word is lost, and the
+/// server looks like one that fails.
 pub(super) async fn connect_once(
     config: &NatsConfig,
     servers: &[String],
@@ -44,7 +49,31 @@ pub(super) async fn connect_once(
     request_timeout: Duration,
 ) -> Result<Client, OpenError> {
     let options = options(config, auth, request_timeout).await?;
-    options.connect(servers).await.map_err(|error| failed(servers, &error))
+    let mut tries = 1;
+    loop {
+        match options.clone().connect(servers).await {
+            Ok(client) => return Ok(client),
+            Err(error) if tries < UNSAID_MAX && ended_unsaid(&error) => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) => return Err(failed(servers, &error)),
+        }
+    }
+}
+
+/// Whether a server took the connection and ended it without saying why.
+fn ended_unsaid(error: &ConnectError) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let source = std::error::Error::source(error);
+    let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    error.kind() == async_nats::ConnectErrorKind::Io
+        && io.is_none_or(|io| {
+            matches!(
+                io.kind(),
+                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+            )
+        })
 }
 
 /// Connects to each server of a configuration once, and says of each that cannot be used why.

@@ -4,12 +4,14 @@ use super::cluster::{Account, Cluster, Sync};
 use super::nodes::records;
 use super::script::*;
 use async_nats::jetstream::stream::Config;
-use skytale_log_store::fleet::{FleetConfig, OpenError, Phase, SyncProof};
+use skytale_log_store::fleet::{self, FleetConfig, NatsAuth, OpenError, Phase, Secret, SyncProof};
 use skytale_log_store::{AppendError, FleetStore, LogStore as _, StoreError};
 use skytale_proto::session::Durability;
 use skytale_proto::{ChannelId, Code};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 async fn refused(config: FleetConfig) -> OpenError {
     match FleetStore::open(config).await {
@@ -34,7 +36,7 @@ async fn followed() -> (Account, Streams, TempDir, ChannelId) {
 
 /// The stream of a channel with two shards, and its configuration.
 async fn stream_of(account: &Account, channel: ChannelId) -> (String, Config) {
-    let shards = skytale_log_store::fleet::Shards::new([(skytale_proto::Region(0), 2)]).expect("shards");
+    let shards = fleet::Shards::new([(skytale_proto::Region(0), 2)]).expect("shards");
     let name = shards.of(&channel.log()).expect("a shard").stream();
     let context = account.context().await.expect("JetStream");
     let mut stream = context.get_stream(&name).await.expect("the stream");
@@ -287,4 +289,47 @@ async fn servers_that_do_not_answer_are_named() {
     let error = refused(config).await;
     assert_eq!(error.code(), Code::HomeUnreachable);
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+}
+
+/// A way to a server that ends its first connections once the client has said who it is, as a busy server does before its
+/// word is out. Gives its port.
+async fn way_that_ends_the_first(connections: usize, server: &str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    let server = server.trim_start_matches("nats://").to_owned();
+    tokio::spawn(async move {
+        for connection in 0.. {
+            let (mut client, _) = listener.accept().await.expect("a client");
+            let mut behind = TcpStream::connect(&server).await.expect("the server answers");
+            if connection < connections {
+                let mut said = [0; 4096];
+                let length = behind.read(&mut said).await.expect("its greeting");
+                client.write_all(&said[..length]).await.expect("passed on");
+                let length = client.read(&mut said).await.expect("the client's name");
+                assert!(length > 0, "the client has said something");
+            } else {
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut behind).await });
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_user_is_called_so_where_the_server_ends_the_connection_before_its_word_is_out() {
+    let (account, _streams) = shared_account().await;
+    let mut nats = settings(&account, TempDir::new().expect("a folder").path()).nats;
+    let port = way_that_ends_the_first(2, &account.servers[0]).await;
+    nats.servers = vec![format!("nats://127.0.0.1:{port}")];
+    nats.auth = NatsAuth::Password {
+        user: "nobody".into(),
+        password: Secret::new("of this name"),
+    };
+    let found = fleet::reach(&nats, HANGING).await;
+    assert!(matches!(&found[..], [OpenError::Denied { .. }]), "{found:?}");
+    // One that always ends it fails, and nobody waits for it for ever.
+    let port = way_that_ends_the_first(usize::MAX, &account.servers[0]).await;
+    nats.servers = vec![format!("nats://127.0.0.1:{port}")];
+    let found = fleet::reach(&nats, HANGING).await;
+    assert!(matches!(&found[..], [OpenError::Unreachable { .. }]), "{found:?}");
 }

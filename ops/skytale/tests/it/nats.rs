@@ -224,12 +224,20 @@ impl Servers {
 
     /// A connection with a seed of a file; `None` where the server refuses it.
     pub(crate) async fn connect(&self, server: usize, seed: &std::path::Path) -> Option<async_nats::Client> {
+        use async_nats::ConnectErrorKind::{AuthorizationViolation, Io};
         let seed = std::fs::read_to_string(seed).expect("a seed");
         let options = async_nats::ConnectOptions::with_nkey(seed.trim().to_owned());
-        match options.connect(self.servers[server].url()).await {
-            Ok(client) => Some(client),
-            Err(error) if error.kind() == async_nats::ConnectErrorKind::AuthorizationViolation => None,
-            Err(error) => panic!("{error}"),
+        let begun = Instant::now();
+        loop {
+            match options.clone().connect(self.servers[server].url()).await {
+                Ok(client) => return Some(client),
+                Err(error) if error.kind() == AuthorizationViolation => return None,
+                // A busy server may end the connection before it has said why.
+                Err(error) if error.kind() == Io && begun.elapsed() < HANGING => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
         }
     }
 
