@@ -78,6 +78,7 @@ pub mod fleet;
 pub mod inspect;
 pub mod local;
 pub mod memory;
+mod refusals;
 pub mod state;
 pub mod store;
 pub mod watch;

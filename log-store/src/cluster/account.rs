@@ -8,7 +8,13 @@ use skytale_proto::Region;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Maximum time for a server to take a connection, and for a stream's leader to answer: an election on a busy machine
+/// takes longer than a client waits for one answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
+/// The pause before a question is repeated.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// An account of a cluster.
 #[derive(Clone, Debug)]
@@ -65,9 +71,37 @@ impl Account {
             .expect("written");
     }
 
-    /// JetStream, as this account.
+    /// JetStream, as this account. Retries until a server takes the connection.
     pub async fn context(&self) -> Result<jetstream::Context, String> {
+        let begun = Instant::now();
+        loop {
+            match Box::pin(self.try_context()).await {
+                Err(_) if begun.elapsed() < ANSWERS_WITHIN => tokio::time::sleep(AGAIN_AFTER).await,
+                connected => return connected,
+            }
+        }
+    }
+
+    /// JetStream, as this account, if a server takes the connection at once.
+    pub(super) async fn try_context(&self) -> Result<jetstream::Context, String> {
         Ok(jetstream::new(connect(&self.user, &self.servers).await?))
+    }
+
+    /// A stream that exists, with its state and settings. Retries until its leader answers.
+    pub async fn stream(&self, name: &str) -> jetstream::stream::Stream {
+        let begun = Instant::now();
+        loop {
+            match Box::pin(self.try_stream(name)).await {
+                Ok(stream) => return stream,
+                Err(error) => assert!(begun.elapsed() < ANSWERS_WITHIN, "stream {name}: {error}"),
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    async fn try_stream(&self, name: &str) -> Result<jetstream::stream::Stream, String> {
+        let context = self.try_context().await?;
+        context.get_stream(name).await.map_err(|error| error.to_string())
     }
 
     /// Settings of a node of this account's fleet in a test, with its replica in a folder: few shards, short times.

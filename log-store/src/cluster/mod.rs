@@ -11,6 +11,7 @@ pub use account::{Account, stranger};
 
 use account::addresses;
 use server::{Configuration, Server};
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -56,14 +57,21 @@ pub struct Cluster {
 /// Ports that no system gives to a request for any port: so nothing takes them between here and a server's start.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
-/// Ports that are free, each held until its listener is dropped: so that no two are the same.
+/// Ports that this process has tried or given out. A server that is planned or killed listens on none, and needs its own
+/// again: so no other cluster gets them.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// Ports that are free, each held until its listener is dropped, and that this process gives out only once.
 fn free_ports(count: usize) -> Vec<TcpListener> {
+    let mut given = GIVEN.lock().expect("nobody panicked");
     let mut held = Vec::new();
     while held.len() < count {
         let mut random = [0; 2];
         getrandom::fill(&mut random).expect("random bytes");
         let port = PORTS.start + u16::from_le_bytes(random) % (PORTS.end - PORTS.start);
-        held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+        if given.insert(port) {
+            held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+        }
     }
     held
 }

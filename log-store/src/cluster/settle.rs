@@ -35,7 +35,7 @@ impl Cluster {
     }
 
     async fn try_settled(&self, account: &Account) -> Result<(), String> {
-        let context = account.context().await?;
+        let context = account.try_context().await?;
         let config = jetstream::stream::Config {
             name: "SETTLED".into(),
             subjects: vec!["settled".into()],

@@ -191,12 +191,12 @@ impl FleetStore {
         };
         if let Err(error) = shard.checked() {
             // None that was asked for before this is reported is taken after it.
-            shard.give_up();
+            shard.refusals.add_all();
             return Err(error);
         }
         if let Some(reason) = node.replica.full() {
             // It could not tell the verdict.
-            shard.give_up();
+            shard.refusals.add_all();
             return Err(StoreError::Full { reason });
         }
         let closed = |_| node.why_ended();
@@ -301,12 +301,12 @@ impl FleetStore {
 impl LogStore for FleetStore {
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
         // Now, and not when the future is polled: its author knew the failures reported before this call.
-        let asked = self.home(&frame.header().log).map_or(0, Shard::given_up);
+        let asked = self.home(&frame.header().log).map_or(0, |shard| shard.refusals.now());
         self.append_frame(frame, asked, None).boxed()
     }
 
     fn append_lent(&self, frame: Frame, lent: Lent) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
-        let asked = self.home(&frame.header().log).map_or(0, Shard::given_up);
+        let asked = self.home(&frame.header().log).map_or(0, |shard| shard.refusals.now());
         self.append_frame(frame, asked, Some(lent)).boxed()
     }
 

@@ -15,6 +15,7 @@ use super::shards::{ShardId, Shards};
 use super::sync::Prober;
 use crate::local::ShardPosition;
 use crate::local::replica::{Followed, Replica};
+use crate::refusals::Refusals;
 use crate::{Accepted, AppendError, Lent, LogStore as _, PendingAppend, StoreError};
 use async_nats::jetstream;
 use parking_lot::Mutex;
@@ -22,7 +23,7 @@ use skytale_proto::session::Durability;
 use skytale_proto::{Detail, Frame, LogId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Instant;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -85,8 +86,8 @@ pub(super) struct Shard {
     unchecked: Mutex<Option<String>>,
     /// The connection to NATS on which the stream last matched the replica.
     pub(super) looked_on: AtomicU64,
-    /// Number of times that authors learned that the fate of their frames is unknown.
-    given_up: AtomicU64,
+    /// Of what authors learned that its fate is unknown.
+    pub(super) refusals: Refusals,
     /// Words for checkpoints that are on their way.
     pub(super) vouching: AtomicUsize,
     /// End of the stream, as its leader reports it.
@@ -98,7 +99,7 @@ pub(super) struct Shard {
 /// A frame on its way to the stream.
 pub(super) struct Queued {
     pub(super) frame: Frame,
-    /// [`Shard::given_up`] when the append was asked for.
+    /// [`Refusals::now`] when the append was asked for.
     pub(super) asked: u64,
     pub(super) waiter: Waiter,
 }
@@ -106,8 +107,9 @@ pub(super) struct Queued {
 /// Caller that waits for a verdict.
 pub(super) struct Waiter {
     answer: tokio::sync::oneshot::Sender<Result<Accepted, AppendError>>,
-    /// The log, where the frame is a bundle with Welcomes to come.
-    bundle: Option<LogId>,
+    pub(super) log: LogId,
+    /// Whether the frame is a bundle with Welcomes to come.
+    is_bundle: bool,
     pub(super) since: Instant,
     _room: Option<Room>,
 }
@@ -161,22 +163,18 @@ impl Shard {
             stalled: Notify::new(),
             unchecked: Mutex::new(Some("its stream has not answered since this node started".into())),
             looked_on: AtomicU64::new(0),
-            given_up: AtomicU64::new(0),
+            refusals: Refusals::default(),
             vouching: AtomicUsize::new(0),
             ends: Round::new(),
             marks: Round::new(),
         }
     }
 
-    /// Returns the number of times that authors learned that the fate of their frames is unknown: frames asked for
-    /// before the last time are no longer published.
-    pub(super) fn given_up(&self) -> u64 {
-        self.given_up.load(Ordering::Acquire)
-    }
-
-    /// Authors are about to learn it.
-    pub(super) fn give_up(&self) {
-        self.given_up.fetch_add(1, Ordering::Release);
+    /// Tells an author that the fate of its frame is unknown. What it asked for before is no longer published to that log.
+    pub(super) fn fail(&self, waiter: Waiter, error: StoreError) {
+        let log = waiter.log;
+        waiter.fail(error);
+        self.refusals.add(log);
     }
 
     /// Whether the stream matches this node's configuration. Nothing is put into it before.
@@ -217,7 +215,7 @@ impl Shard {
         metrics::halted(&self.label, true);
         self.check(Some(contradiction.to_string()));
         // Waiters get their answer now, and not when it is too late for one.
-        self.give_up();
+        self.refusals.add_all();
     }
 
     /// The stream matches the replica: appends are taken.
@@ -283,10 +281,10 @@ impl Node {
     /// Queues a frame for its shard's stream.
     pub(super) fn enqueue(&self, shard: &Shard, frame: Frame, room: Option<Room>) -> Result<PendingAppend, StoreError> {
         shard.checked()?;
-        self.enqueue_asked(shard, frame, room, shard.given_up())
+        self.enqueue_asked(shard, frame, room, shard.refusals.now())
     }
 
-    /// Queues a frame that was asked for when [`Shard::given_up`] was `asked`.
+    /// Queues a frame that was asked for when [`Refusals::now`] was `asked`.
     pub(super) fn enqueue_asked(
         &self,
         shard: &Shard,
@@ -295,11 +293,12 @@ impl Node {
         asked: u64,
     ) -> Result<PendingAppend, StoreError> {
         let header = frame.header();
-        let bundle = matches!(&header.detail, Detail::Commit { recipients, .. } if !recipients.is_empty());
+        let is_bundle = matches!(&header.detail, Detail::Commit { recipients, .. } if !recipients.is_empty());
         let (answer, pending) = PendingAppend::new();
         let waiter = Waiter {
             answer,
-            bundle: bundle.then_some(header.log),
+            log: header.log,
+            is_bundle,
             since: Instant::now(),
             _room: room,
         };
@@ -319,9 +318,12 @@ impl Node {
             }
             .into()),
         };
-        match (&outcome, waiter.bundle) {
-            (Ok(accepted), Some(log))
-                if self.purpose == Purpose::Serve && !self.owed.left(log, accepted.offset).is_empty() =>
+        let log = waiter.log;
+        match &outcome {
+            Ok(accepted)
+                if waiter.is_bundle
+                    && self.purpose == Purpose::Serve
+                    && !self.owed.left(log, accepted.offset).is_empty() =>
             {
                 let (node, offset) = (self.clone(), accepted.offset);
                 self.tasks.spawn(async move {

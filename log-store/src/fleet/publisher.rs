@@ -15,9 +15,9 @@
 //! # What an author may rely on
 //! - A log's frames get into the stream in the order in which they were queued.
 //! - When a batch is given up, every frame that was asked for before the first of its authors learned is refused with
-//!   it. So an author who sends the refused frames again, in their order and under the same ids, has them in the log in
-//!   that order: also if the batch that was given up comes into the stream late, at any time. The second copy of a
-//!   frame is a duplicate.
+//!   it; and every frame of a log that was asked for before a refusal of that log was reported. So an author who sends the
+//!   refused frames again, in their order and under the same ids, has them in the log in that order: also if the batch
+//!   that was given up comes into the stream late, at any time. The second copy of a frame is a duplicate.
 //! - A frame that was given up and that its author never sends again may still become an entry, for as long as a server
 //!   holds it: then behind frames that the author sent later. Nobody can say that it will not; so an author keeps a
 //!   frame until it is accepted, or refused by the fold.
@@ -113,12 +113,12 @@ impl Source<'_> {
     }
 
     /// Returns the frame unless it was asked for before an author learned that a fate is unknown: such a frame must not
-    /// pass a batch that was given up.
+    /// pass a batch that was given up, nor one that was queued behind that batch.
     fn fresh(&self, queued: Queued) -> Option<Queued> {
-        if queued.asked == self.shard.given_up() {
+        if !self.shard.refusals.is_before(&queued.waiter.log, queued.asked) {
             return Some(queued);
         }
-        queued.waiter.fail(self.refusal.clone());
+        self.shard.fail(queued.waiter, self.refusal.clone());
         None
     }
 
@@ -227,12 +227,13 @@ async fn publish(
 /// before and have not come back.
 fn give_up(shard: &Shard, batch: Vec<Queued>, error: StoreError) -> StoreError {
     // First of all: an author that asks after it has learned this is not refused with these.
-    shard.give_up();
+    shard.refusals.add_all();
     for waiter in shard.pending.gave_up() {
-        waiter.fail(shard.unreachable("the frame is in the stream, and this node has not followed it there yet"));
+        let why = shard.unreachable("the frame is in the stream, and this node has not followed it there yet");
+        shard.fail(waiter, why);
     }
     for queued in batch {
-        queued.waiter.fail(error.clone());
+        shard.fail(queued.waiter, error.clone());
     }
     error
 }

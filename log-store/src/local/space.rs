@@ -8,14 +8,14 @@ use super::config::LocalConfig;
 use super::faults::DiskFaults;
 use super::metrics;
 use crate::StoreError;
+use crate::refusals::Refusals;
 use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 use skytale_proto::LogId;
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -27,8 +27,6 @@ const MORE_PART: u64 = 8;
 const TRIAL_BYTES_MIN: u64 = 2 * 1024 * 1024;
 /// Below this many free bytes the index is not even opened on the disk: it writes when it opens, and in the background.
 const INDEX_BYTES_MIN: u64 = 2 * 1024 * 1024;
-/// Logs whose refusals are remembered one by one, at most.
-const REFUSED_LOGS_MAX: usize = 4_096;
 /// The file of a trial, in the store's folder.
 const TRIAL: &str = "TRIAL";
 
@@ -237,46 +235,6 @@ impl Space {
     }
 }
 
-/// Logs that had appends refused for lack of room, with the times: an author's order must survive it, so appends asked
-/// for before such a refusal was reported are refused, too.
-#[derive(Default)]
-struct Refusals {
-    count: AtomicU64,
-    told: Mutex<Told>,
-}
-
-#[derive(Default)]
-struct Told {
-    logs: HashMap<LogId, u64>,
-    /// Set if there are too many logs: no log takes an append that was asked for before this.
-    floor: u64,
-}
-
-impl Refusals {
-    fn now(&self) -> u64 {
-        self.count.load(Ordering::Acquire)
-    }
-
-    fn add(&self, log: LogId) {
-        let mut told = self.told.lock();
-        let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
-        if told.logs.len() >= REFUSED_LOGS_MAX && !told.logs.contains_key(&log) {
-            told.logs.clear();
-            told.floor = count;
-        }
-        told.logs.insert(log, count);
-    }
-
-    fn is_before(&self, log: &LogId, asked: u64) -> bool {
-        // None since: nothing to look up.
-        if asked == self.now() {
-            return false;
-        }
-        let told = self.told.lock();
-        asked < told.floor || told.logs.get(log).is_some_and(|count| asked < *count)
-    }
-}
-
 fn take_room(path: &Path, bytes: u64) -> io::Result<()> {
     let mut file = File::create(path)?;
     match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
@@ -292,27 +250,4 @@ fn take_room(path: &Path, bytes: u64) -> io::Result<()> {
 /// Whether an error says that there is no room: on the disk, or for this user.
 pub(crate) fn no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use skytale_proto::ChannelId;
-
-    #[test]
-    fn what_was_asked_for_before_a_refusal_of_its_log_is_refused_and_nothing_else() {
-        let (one, other) = (ChannelId::generate().log(), ChannelId::generate().log());
-        let refusals = Refusals::default();
-        let before = refusals.now();
-        refusals.add(one);
-        assert!(refusals.is_before(&one, before));
-        assert!(!refusals.is_before(&other, before));
-        assert!(!refusals.is_before(&one, refusals.now()));
-        for _ in 0..=REFUSED_LOGS_MAX {
-            refusals.add(ChannelId::generate().log());
-        }
-        // Forgotten one by one, and so for all.
-        assert!(refusals.is_before(&one, before) && refusals.is_before(&other, before));
-        assert!(!refusals.is_before(&one, refusals.now()));
-    }
 }
