@@ -9,6 +9,8 @@ pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 pub const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// A session message before the session has started: a token and little else, in bytes (format).
 pub const HELLO_BYTES_MAX: usize = 16 * 1024;
+/// Maximum bytes of an Open that is no Hello: it names a log and a few numbers (format).
+pub const OPEN_BYTES_MAX: usize = 1_024;
 /// A token, in bytes (format).
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Scopes in one token, and channels named by one scope (format).
@@ -55,6 +57,8 @@ pub const FRAMES_PER_SECOND: u32 = 2_000;
 pub const BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
 /// Commits an agent may append to one channel a minute, sustained, and at once (default).
 pub const COMMITS_PER_MINUTE: u32 = 60;
+/// Commits all agents of an account may append to one channel a minute, in those of one agent (default).
+pub const ACCOUNT_COMMITS: u32 = 5;
 /// Maximum lifetime of a token (format).
 pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(3_600);
 /// Clock difference forgiven when a token's times are checked (format).

@@ -126,6 +126,9 @@ pub struct LimitsConfig {
     pub account_frames_per_second: Option<u32>,
     /// Bytes that they may append a second, sustained; without it four times an agent's.
     pub account_bytes_per_second: Option<u64>,
+    /// Commits that all agents of an account together may append to one channel a minute, sustained; as many may come at once. Without it
+    /// five times an agent's.
+    pub account_commits_per_minute: Option<u32>,
     /// Channels that an account may make within a day.
     pub account_channels_per_day: u32,
     /// Bytes that an account may have stored, as far as this node took them; without it nine tenths of the file system that the data folder
@@ -230,6 +233,7 @@ impl Default for LimitsConfig {
             bytes_per_second: limits::BYTES_PER_SECOND,
             commits_per_minute: limits::COMMITS_PER_MINUTE,
             account_frames_per_second: None,
+            account_commits_per_minute: None,
             account_bytes_per_second: None,
             account_channels_per_day: 100_000,
             account_stored_bytes_max: None,
@@ -279,7 +283,7 @@ impl ConfigError {
 }
 
 impl RelayConfig {
-    /// Free loopback ports, a key of the moment, short waits: for tests and benches.
+    /// Free loopback ports, a key of the moment, short intervals: for tests and benches.
     pub fn for_tests(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Self {
@@ -292,7 +296,8 @@ impl RelayConfig {
                 ..AdminConfig::default()
             },
             session: SessionConfig {
-                hello_timeout_ms: 5_000,
+                // On a busy machine a Hello may come late.
+                hello_timeout_ms: 60_000,
                 ..SessionConfig::default()
             },
             trust: TrustConfig {

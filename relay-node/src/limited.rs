@@ -12,7 +12,7 @@ const LATELY: Duration = Duration::from_secs(60);
 const LIMITS: [(Code, &str); 6] = [
     (
         Code::AccountRateLimited,
-        "account_frames_per_second or account_bytes_per_second",
+        "account_frames_per_second, account_bytes_per_second or account_commits_per_minute",
     ),
     (Code::AccountConnections, "account_connections_max"),
     (Code::AccountStreams, "account_streams_max or account_watched_max"),

@@ -1,6 +1,6 @@
 //! Limits on the appends of an agent, and of an account with all of its agents together: frames and bytes a second,
-//! with a burst, over any number of streams and connections. And on an agent's commits to one channel: a commit names the
-//! one before it, so that an agent that commits without pause keeps commits of the other members away.
+//! with a burst, over any number of streams and connections. And on their commits to one channel: a commit names the one
+//! before it, so that an agent, or an account's agents in turn, that commit without pause keep commits of the other members away.
 //!
 //! The rates outlive a connection, so that connecting again buys nothing. They are this node's: in a fleet each node has its own.
 
@@ -29,53 +29,80 @@ type Keyed<K, C> = RateLimiter<K, DashMapStateStore<K>, C, NoOpMiddleware<<C as 
 pub(crate) struct Rates<C: Clock = DefaultClock> {
     agents: Meters<AgentId, C>,
     accounts: Meters<AccountId, C>,
-    commits: Commits,
+    commits: Mutex<Commits>,
     clock: C,
     begun: C::Instant,
 }
 
-/// Commits of each agent to each channel: a minute's worth at once, by the generic cell rate algorithm (ITU-T I.371). One that
-/// the log does not take is given back: an agent whose commits come too late again and again may go on trying.
+/// Commits of each agent, and of each account, to each channel: a minute's worth at once, by the generic cell rate algorithm
+/// (ITU-T I.371). One that the log does not take is given back: an agent whose commits come too late again and again may go on
+/// trying.
 #[derive(Debug)]
 struct Commits {
+    agents: Allowances<AgentId>,
+    accounts: Allowances<AccountId>,
+}
+
+impl Commits {
+    fn take(&mut self, agent: &AgentId, account: &AccountId, log: &LogId, now_ns: u64) -> Result<(), Over> {
+        let agents = self.agents.after(agent, log, now_ns).map_err(Over::Commits)?;
+        let accounts = self
+            .accounts
+            .after(account, log, now_ns)
+            .map_err(Over::AccountCommits)?;
+        self.agents.whole_at.insert((*agent, *log), agents);
+        self.accounts.whole_at.insert((*account, *log), accounts);
+        Ok(())
+    }
+
+    fn give_back(&mut self, agent: &AgentId, account: &AccountId, log: &LogId) {
+        self.agents.give_back(agent, log);
+        self.accounts.give_back(account, log);
+    }
+
+    fn forget_idle(&mut self, now_ns: u64) {
+        self.agents.forget_idle(now_ns);
+        self.accounts.forget_idle(now_ns);
+    }
+}
+
+/// Allowances of everyone of a kind, in each channel.
+#[derive(Debug)]
+struct Allowances<K> {
     interval_ns: u64,
     /// Time at which each allowance is whole again, in ns since the beginning.
-    whole_at: Mutex<HashMap<(AgentId, LogId), u64>>,
+    whole_at: HashMap<(K, LogId), u64>,
 }
 
 const MINUTE_NS: u64 = 60_000_000_000;
 
-impl Commits {
+impl<K: Hash + Eq + Copy> Allowances<K> {
     fn new(per_minute: u32) -> Self {
         Self {
             interval_ns: MINUTE_NS / u64::from(per_minute.max(1)),
-            whole_at: Mutex::default(),
+            whole_at: HashMap::new(),
         }
     }
 
-    fn take(&self, agent: &AgentId, log: &LogId, now_ns: u64) -> Result<(), Duration> {
-        let mut whole_at = self.whole_at.lock();
-        let before = whole_at.get(&(*agent, *log)).copied().unwrap_or_default();
+    /// Time at which the allowance would be whole again if one more were taken now, or the time to wait for that one.
+    fn after(&self, whose: &K, log: &LogId, now_ns: u64) -> Result<u64, Duration> {
+        let before = self.whole_at.get(&(*whose, *log)).copied().unwrap_or_default();
         let after = before.max(now_ns) + self.interval_ns;
         match after.checked_sub(now_ns + MINUTE_NS) {
             Some(wait_ns) if wait_ns > 0 => Err(Duration::from_nanos(wait_ns).max(WAIT_MIN)),
-            _ => {
-                whole_at.insert((*agent, *log), after);
-                Ok(())
-            }
+            _ => Ok(after),
         }
     }
 
-    fn give_back(&self, agent: &AgentId, log: &LogId) {
-        if let Some(whole_at) = self.whole_at.lock().get_mut(&(*agent, *log)) {
+    fn give_back(&mut self, whose: &K, log: &LogId) {
+        if let Some(whole_at) = self.whole_at.get_mut(&(*whose, *log)) {
             *whole_at = whole_at.saturating_sub(self.interval_ns);
         }
     }
 
-    fn forget_idle(&self, now_ns: u64) {
-        let mut whole_at = self.whole_at.lock();
-        whole_at.retain(|_, whole_at| *whole_at > now_ns);
-        whole_at.shrink_to_fit();
+    fn forget_idle(&mut self, now_ns: u64) {
+        self.whole_at.retain(|_, whole_at| *whole_at > now_ns);
+        self.whole_at.shrink_to_fit();
     }
 }
 
@@ -111,6 +138,8 @@ pub(crate) enum Over {
     /// The agent, by its commits to the channel.
     Commits(Duration),
     Account(Duration),
+    /// The account, by its agents' commits to the channel.
+    AccountCommits(Duration),
 }
 
 impl Over {
@@ -126,6 +155,10 @@ impl Over {
             }
             Self::Account(wait) => {
                 let why = "more frames or bytes than the agents of this account may append a second, together";
+                Refusal::because(Code::AccountRateLimited, why).after(wait)
+            }
+            Self::AccountCommits(wait) => {
+                let why = "more commits than the agents of this account may append to one channel a minute, together";
                 Refusal::because(Code::AccountRateLimited, why).after(wait)
             }
         }
@@ -178,7 +211,10 @@ impl<C: Clock + Clone> Rates<C> {
                 burst_s,
                 clock,
             ),
-            commits: Commits::new(limits.commits_per_minute),
+            commits: Mutex::new(Commits {
+                agents: Allowances::new(limits.commits_per_minute),
+                accounts: Allowances::new(limits.account_commits_per_minute()),
+            }),
             clock: clock.clone(),
             begun: clock.now(),
         }
@@ -194,21 +230,21 @@ impl<C: Clock + Clone> Rates<C> {
         self.agents.take(agent, cost).map_err(Over::Agent)?;
         self.accounts.take(account, cost).map_err(Over::Account)?;
         match cost.commits_to {
-            Some(log) => self.commits.take(agent, &log, self.now_ns()).map_err(Over::Commits),
+            Some(log) => self.commits.lock().take(agent, account, &log, self.now_ns()),
             None => Ok(()),
         }
     }
 
     /// Gives a commit back that the log did not take.
-    pub(crate) fn commit_refused(&self, agent: &AgentId, log: &LogId) {
-        self.commits.give_back(agent, log);
+    pub(crate) fn commit_refused(&self, agent: &AgentId, account: &AccountId, log: &LogId) {
+        self.commits.lock().give_back(agent, account, log);
     }
 
     /// Forgets agents and accounts whose rates are full again.
     pub(crate) fn forget_idle(&self) {
         self.agents.forget_idle();
         self.accounts.forget_idle();
-        self.commits.forget_idle(self.now_ns());
+        self.commits.lock().forget_idle(self.now_ns());
     }
 }
 
@@ -410,13 +446,45 @@ mod tests {
         assert!(matches!(commit(&A, 1), Err(Over::Commits(_))));
         // One that came too late costs nothing.
         for _ in 0..20 {
-            rates.commit_refused(&A, &log(1));
+            rates.commit_refused(&A, &ONE, &log(1));
             assert_eq!(commit(&A, 1), Ok(()));
         }
         assert!(matches!(commit(&A, 1), Err(Over::Commits(_))));
         clock.advance(Duration::from_secs(120));
         rates.forget_idle();
-        assert!(rates.commits.whole_at.lock().is_empty());
+        assert!(rates.commits.lock().agents.whole_at.is_empty());
+    }
+
+    #[test]
+    fn an_accounts_commits_to_one_channel_have_a_rate_whatever_number_of_agents() {
+        let clock = FakeRelativeClock::default();
+        let limits = LimitsConfig {
+            commits_per_minute: 6,
+            ..LimitsConfig::default()
+        };
+        let rates = Rates::with_clock(&limits, &clock);
+        let log = |number| ChannelId::from_bytes([number; 16]).log();
+        let agent = |number| AgentId::from_bytes([number; 32]);
+        for number in 0..30 {
+            assert_eq!(rates.take(&agent(number), &ONE, commit_to(log(1))), Ok(()));
+        }
+        let Err(Over::AccountCommits(wait)) = rates.take(&agent(30), &ONE, commit_to(log(1))) else {
+            panic!("five times an agent's")
+        };
+        assert!(wait <= Duration::from_secs(2), "{wait:?}");
+        assert_eq!(rates.take(&B, &OTHER, commit_to(log(1))), Ok(()));
+        assert_eq!(rates.take(&agent(30), &ONE, commit_to(log(2))), Ok(()));
+        // What is refused for the account's sake takes nothing from the agent.
+        clock.advance(wait);
+        for _ in 0..2 {
+            rates.commit_refused(&agent(0), &ONE, &log(1));
+        }
+        for _ in 0..3 {
+            assert_eq!(rates.take(&agent(30), &ONE, commit_to(log(1))), Ok(()));
+        }
+        clock.advance(Duration::from_secs(120));
+        rates.forget_idle();
+        assert!(rates.commits.lock().accounts.whole_at.is_empty());
     }
 
     #[test]

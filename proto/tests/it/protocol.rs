@@ -115,6 +115,7 @@ fn the_bounds_on_the_page_are_the_codes() {
         ("FRAME_BYTES_MAX", limits::FRAME_BYTES_MAX),
         ("MESSAGE_BYTES_MAX", limits::MESSAGE_BYTES_MAX),
         ("HELLO_BYTES_MAX", limits::HELLO_BYTES_MAX),
+        ("OPEN_BYTES_MAX", limits::OPEN_BYTES_MAX),
         ("TOKEN_BYTES_MAX", limits::TOKEN_BYTES_MAX),
         ("TOKEN_SCOPES_MAX", limits::TOKEN_SCOPES_MAX),
         ("ROSTER_CHANGE_MAX", limits::ROSTER_CHANGE_MAX),
@@ -141,6 +142,8 @@ fn the_bounds_on_the_page_are_the_codes() {
         ("BATCH_BYTES_MAX", limits::BATCH_BYTES_MAX as u64),
         ("FRAMES_PER_SECOND", u64::from(limits::FRAMES_PER_SECOND)),
         ("BYTES_PER_SECOND", limits::BYTES_PER_SECOND),
+        ("COMMITS_PER_MINUTE", u64::from(limits::COMMITS_PER_MINUTE)),
+        ("ACCOUNT_COMMITS", u64::from(limits::ACCOUNT_COMMITS)),
     ] {
         assert!(page.contains(&format!("`{name}` {value}")), "{name} is {value}");
     }

@@ -31,6 +31,12 @@ impl LimitsConfig {
         self.account_bytes_per_second.unwrap_or(default)
     }
 
+    /// Commits that an account may append to one channel a minute.
+    pub(crate) fn account_commits_per_minute(&self) -> u32 {
+        let default = self.commits_per_minute.saturating_mul(limits::ACCOUNT_COMMITS);
+        self.account_commits_per_minute.unwrap_or(default)
+    }
+
     /// Sessions of an account at once.
     pub(crate) fn account_connections_max(&self) -> usize {
         let default = (self.connections_max / 2).max(ACCOUNT_CONNECTIONS_MIN);

@@ -205,6 +205,7 @@ impl LimitsConfig {
             ("limits.account_watched_max", self.account_watched_max),
             ("limits.address_connections_max", self.address_connections_max),
             ("limits.account_frames_per_second", self.account_frames_per_second),
+            ("limits.account_commits_per_minute", self.account_commits_per_minute),
         ] {
             wrong.unless(value != Some(0), key, "must be above 0");
         }
@@ -355,7 +356,7 @@ mod tests {
 
     #[test]
     fn limits_that_protect_nothing_are_refused() {
-        let changes: [(&str, Change); 10] = [
+        let changes: [(&str, Change); 11] = [
             ("session.keepalive_ms", |config| config.session.keepalive_ms = 600_001),
             ("session.hello_timeout_ms", |config| {
                 config.session.hello_timeout_ms = 600_001;
@@ -371,6 +372,9 @@ mod tests {
             ("limits.watched_max", |config| config.limits.watched_max = u32::MAX),
             ("limits.commits_per_minute", |config| {
                 config.limits.commits_per_minute = 0;
+            }),
+            ("limits.account_commits_per_minute", |config| {
+                config.limits.account_commits_per_minute = Some(0);
             }),
             ("limits.append_window_bytes", |config| {
                 config.limits.append_window_bytes = u64::MAX;

@@ -295,7 +295,10 @@ async fn write(session: &Session, line: &Mutex<Line>, mut queued: mpsc::Receiver
             let is_kept = answer.asked && session.node.store.keeps_refused();
             session.node.accounts.usage.refused(charge, is_kept);
             if let (Some(Kind::Commit), Some(log)) = (kind, log) {
-                session.node.rates.commit_refused(&session.agent, &log);
+                session
+                    .node
+                    .rates
+                    .commit_refused(&session.agent, &session.account.id, &log);
             }
         }
         if answer.asked {

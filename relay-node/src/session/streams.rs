@@ -6,16 +6,13 @@ use crate::stream::{Receiver, Sender, abort};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use iroh::endpoint::Connection;
-use skytale_proto::Code;
 use skytale_proto::session::{Open, open};
+use skytale_proto::{Code, limits};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-
-/// Maximum bytes of an Open, other than a Hello: it names a log and a few numbers.
-const OPEN_BYTES_MAX: usize = 1_024;
 
 /// Streams that a session may have whatever the other sessions of its account have.
 pub(crate) const OWN_STREAMS: usize = 16;
@@ -65,7 +62,7 @@ async fn serve(session: Arc<Session>, sender: Sender, receiver: Receiver, place:
 async fn opened(session: Arc<Session>, mut sender: Sender, mut receiver: Receiver) -> Option<BoxFuture<'static, ()>> {
     let hello_timeout = session.node.config.session.hello_timeout();
     let opened = tokio::select! {
-        opened = timeout(hello_timeout, receiver.message::<Open>(OPEN_BYTES_MAX)) => opened,
+        opened = timeout(hello_timeout, receiver.message::<Open>(limits::OPEN_BYTES_MAX)) => opened,
         () = session.end.ended() => {
             end(&session, &mut sender, &mut receiver);
             return None;
