@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 
 const FILE: &str = "trust";
 const CONTEXT: &[u8] = b"skytale relay trust file 1";
-/// The file, in bytes: 100,000 revocations are less.
-const BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Maximum bytes of the file: some 700,000 revocations.
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Kept beliefs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,11 +70,14 @@ impl Keeper {
     pub(super) fn read(&self) -> io::Result<Option<Kept>> {
         let mut bytes = Vec::new();
         match File::open(&self.path) {
-            Ok(file) => file.take(BYTES_MAX).read_to_end(&mut bytes)?,
+            Ok(file) => file.take(BYTES_MAX + 1).read_to_end(&mut bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         let invalid = |problem: &str| io::Error::new(io::ErrorKind::InvalidData, problem.to_owned());
+        if bytes.len() as u64 > BYTES_MAX {
+            return Err(invalid("it is over 64 MiB: longer than this node writes it"));
+        }
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let (mac, json) = end
             .and_then(|end| bytes.split_at_checked(end))
@@ -86,10 +89,24 @@ impl Keeper {
         Ok(Some(serde_json::from_slice(json)?))
     }
 
-    /// Puts it in the place of the last one, durably: it is there whole or not at all.
+    /// Puts it in the place of the last one, durably: it is there whole or not at all. What would be longer than what is read
+    /// takes the last one away: revocations that are in none of the two would be forgotten by a restart.
     pub(super) fn write(&self, kept: &Kept) -> io::Result<()> {
+        self.write_up_to(BYTES_MAX, kept)
+    }
+
+    fn write_up_to(&self, bytes_max: u64, kept: &Kept) -> io::Result<()> {
         let json = serde_json::to_vec(kept)?;
         let mac = hmac::sign(&self.key, &self.covered(&json));
+        let bytes = 2 * mac.as_ref().len() as u64 + 1 + json.len() as u64;
+        if bytes > bytes_max {
+            self.remove()?;
+            let revocations = kept.revoked.len() + kept.ended.len();
+            let why = format!(
+                "{revocations} revocations are {bytes} bytes, over {bytes_max}: without the API a restart serves nobody"
+            );
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+        }
         let fresh = self.path.with_extension("new");
         let mut file = OpenOptions::new()
             .write(true)
@@ -158,6 +175,23 @@ mod tests {
         keeper.remove().expect("removed");
         keeper.remove().expect("nothing to remove");
         assert_eq!(keeper.read().expect("no file"), None);
+    }
+
+    #[test]
+    fn what_would_be_too_long_to_read_is_not_kept_and_neither_is_what_was_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keeper = Keeper::new(folder.path(), "secret", FOR);
+        keeper.write(&kept()).expect("written");
+        let bytes = std::fs::metadata(folder.path().join(FILE)).expect("the file").len();
+        keeper.write_up_to(bytes, &kept()).expect("it fits");
+        let refused = keeper.write_up_to(bytes - 1, &kept()).expect_err("too long");
+        assert_eq!(refused.kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(keeper.read().expect("no file"), None);
+        // And one that is too long is not read to its end.
+        let file = File::create(folder.path().join(FILE)).expect("made");
+        file.set_len(4 * BYTES_MAX).expect("sparse");
+        let refused = keeper.read().expect_err("too long");
+        assert!(refused.to_string().contains("64 MiB"), "{refused}");
     }
 
     #[test]
