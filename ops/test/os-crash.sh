@@ -161,7 +161,7 @@ run_scenarios() {
     disk make 1G
     env SKYTALE_TEST_CRASH="$scenarios" SKYTALE_TEST_CRASH_DISK="$here/crash-disk" SKYTALE_TEST_CRASH_FOLDER="$work/disk" \
         SKYTALE_TEST_CRASH_OUTSIDE="$work/outside" TMPDIR="$tmp" ${no_sync:+SKYTALE_TEST_NO_SYNC=1} \
-        timeout --kill-after=5 "$((300 + ${rounds:-0} * 100))" "$program" --exact "$test" --nocapture \
+        timeout --kill-after=5 "$((1800 + ${rounds:-0} * 300))" "$program" --exact "$test" --nocapture \
         >"$work/scenarios.log" 2>&1 &
     child=$!
     if ! await; then

@@ -55,6 +55,24 @@ impl Database {
         self.folder.path()
     }
 
+    /// Waits until nothing is done for a client: PostgreSQL may still commit what one asked for that was killed.
+    pub(crate) async fn until_idle(&self) {
+        if self.backend == Backend::Sqlite {
+            return;
+        }
+        let busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend' \
+            AND state IS DISTINCT FROM 'idle'";
+        let mut connection = PgConnection::connect(&server().await.url("postgres")).await.unwrap();
+        loop {
+            let busy = sqlx::query_scalar::<sqlx::Postgres, i64>(busy).bind(self.name());
+            if busy.fetch_one(&mut connection).await.unwrap() == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        connection.close().await.unwrap();
+    }
+
     /// Everything that the database stores, as bytes.
     pub(crate) fn dump(&self) -> Vec<u8> {
         match self.backend {

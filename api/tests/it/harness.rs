@@ -2,6 +2,7 @@
 
 use crate::agent::TestAgent;
 use crate::database::{Backend, Database};
+use futures_util::future::join_all;
 use reqwest::{Method, StatusCode, header};
 use secrecy::SecretString;
 use serde::Serialize;
@@ -246,6 +247,20 @@ impl Client {
 
     pub(crate) async fn get(&self, path: &str, bearer: &str) -> Answer {
         self.call(Method::GET, path, bearer, NOTHING).await
+    }
+
+    /// A refusal for asking too often, with many requests at once: one after the other, on a busy machine, they may come slowly enough.
+    pub(crate) async fn too_many(&self, path: &str, bearer: &str) -> Answer {
+        for _ in 0..10 {
+            let answers = join_all((0..50).map(|_| self.get(path, bearer))).await;
+            let refused = answers
+                .into_iter()
+                .find(|answer| answer.status == StatusCode::TOO_MANY_REQUESTS);
+            if let Some(refused) = refused {
+                return refused;
+            }
+        }
+        panic!("never refused");
     }
 
     pub(crate) async fn post(&self, path: &str, bearer: &str, body: &(impl Serialize + Sync)) -> Answer {

@@ -140,22 +140,11 @@ on_both! {
         let api = TestApi::start_with(backend, |config| config.limits.attempt_rate = slow).await;
         let victim = api.account("victim").await.key.secret;
         let guess = format!("sk_live_{}_{}", "0".repeat(32), "A".repeat(52));
-        let until_refused = |guess: String| {
-            let api = &api;
-            async move {
-                for _ in 0..50 {
-                    if api.get("/v1/agents", &guess).await.status == StatusCode::TOO_MANY_REQUESTS {
-                        return;
-                    }
-                }
-                panic!("never refused");
-            }
-        };
-        until_refused(guess).await;
+        api.too_many("/v1/agents", &guess).await;
         assert!(api.get("/v1/agents", &victim).await.status.is_success(), "its first use");
         // Guesses at a key that is there are not tried at will for that.
         let other = api.account("other").await.key.secret;
-        until_refused(guess_at(&other)).await;
+        api.too_many("/v1/agents", &guess_at(&other)).await;
         api.stop().await;
     }
 

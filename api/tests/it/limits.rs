@@ -82,11 +82,9 @@ on_both! {
         let agent = TestAgent::new();
         api.token(&key, &agent).await;
         let guess = format!("sk_live_{}_{}", "0".repeat(32), "A".repeat(52));
-        let (_, answer) = until_refused(&api, "/v1/agents", &guess).await;
-        answer.refused(Code::ApiRateLimited);
+        api.too_many("/v1/agents", &guess).await.refused(Code::ApiRateLimited);
         for guess in ["guess".to_owned(), format!("rk_live_{}_{}", "0".repeat(32), "A".repeat(52))] {
-            let (_, answer) = until_refused(&api, "/v1/revocations", &guess).await;
-            answer.refused(Code::ApiRateLimited);
+            api.too_many("/v1/revocations", &guess).await.refused(Code::ApiRateLimited);
         }
         api.token(&key, &agent).await;
         let body = serde_json::json!({ "org": "second" });
@@ -106,6 +104,17 @@ async fn raw(api: &TestApi, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// The same, again while there is no answer: an API that gives its clients little time hangs up on one that was too slow.
+async fn answered(api: &TestApi, bytes: &[u8]) -> String {
+    for _ in 0..100 {
+        let answer = raw(api, bytes).await;
+        if !answer.is_empty() {
+            return answer;
+        }
+    }
+    panic!("never answered");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_finish_a_request_is_hung_up_on() {
     let api = TestApi::start_with(Backend::Sqlite, |config| {
@@ -115,7 +124,7 @@ async fn who_does_not_finish_a_request_is_hung_up_on() {
     .await;
     raw(&api, b"").await;
     raw(&api, b"GET /livez HT").await;
-    let answer = raw(&api, b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let answer = answered(&api, b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert!(
         answer.starts_with("HTTP/1.1 200"),
         "and one that asks no more is too: {answer}"
@@ -123,7 +132,7 @@ async fn who_does_not_finish_a_request_is_hung_up_on() {
     let unfinished = b"POST /v1/accounts HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
         authorization: Bearer operator-secret-marker-0123456789abcdef\r\ncontent-type: application/json\r\n\
         content-length: 100\r\n\r\n{";
-    let answer = raw(&api, unfinished).await;
+    let answer = answered(&api, unfinished).await;
     assert!(
         answer.starts_with("HTTP/1.1 503") && answer.contains("SKY-4012"),
         "{answer}"

@@ -118,6 +118,7 @@ on_both! {
             tokio::time::sleep(Duration::from_micros(u64::from(random::<1>()[0]) * 100)).await;
             child.kill().unwrap();
             child.wait().unwrap();
+            database.until_idle().await;
             let (one, other) = (kids(&database, KEK).await, kids(&database, OTHER).await);
             assert_ne!(one.is_some(), other.is_some(), "under exactly one of the two");
             assert_eq!(one.or(other), Some(vec![kid.clone()]));

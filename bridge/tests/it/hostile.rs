@@ -32,12 +32,17 @@ pub(crate) fn assert_status(status: &tonic::Status, code: Code, sky: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_without_negotiation_is_refused() {
     let world = World::new().await;
-    let bridge = world.bridge_with(1, |config| config.times.negotiation_ms = 300).await;
-    let connection = channel(&bridge.endpoint()).await;
+    let bridge = world.bridge(1).await;
+    let impatient = world.bridge_with(2, |config| config.times.negotiation_ms = 300).await;
     // Another message first; bytes that are none; and silence.
     let publish = to_group(&name("a", Some(1)), &name("b", Some(2)), Kind::Msg, "x").encode_to_vec();
-    for first in [Some(publish), Some(vec![0xff; 20]), None] {
-        let (out, mut input) = open(connection.clone(), None).await.expect("headers");
+    for (bridge, first) in [
+        (&bridge, Some(publish)),
+        (&bridge, Some(vec![0xff; 20])),
+        (&impatient, None),
+    ] {
+        let connection = channel(&bridge.endpoint()).await;
+        let (out, mut input) = open(connection, None).await.expect("headers");
         if let Some(first) = first {
             out.send(first.into()).await.expect("open");
         }

@@ -12,7 +12,8 @@ use skytale_proto::{AccountId, FrameId, KeyId, Offset};
 use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
 use skytale_sdk::internals::raw::{RawClient, RawConfig, RawItem};
 use skytale_sdk::{Relay, RelaySource, Token, TokenFn, TokenSource, TokenSubject};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -50,6 +51,27 @@ fn watch() {
             .with_env_filter(filter)
             .with_test_writer()
             .try_init();
+    }
+}
+
+/// Ports that no system gives to a request for any port.
+const PORTS: Range<u16> = 10_000..32_000;
+
+/// A loopback address that nothing uses, by TCP or UDP, and that no other test of this process gets: a server may leave it and come back.
+pub(crate) fn free_address() -> SocketAddr {
+    static NEXT: Mutex<Option<u16>> = Mutex::new(None);
+    let mut next = NEXT.lock();
+    loop {
+        let port = next.unwrap_or_else(|| {
+            let mut random = [0; 2];
+            getrandom::fill(&mut random).expect("random bytes");
+            PORTS.start + u16::from_le_bytes(random) % (PORTS.end - PORTS.start)
+        });
+        *next = Some(if port + 1 < PORTS.end { port + 1 } else { PORTS.start });
+        let any = (Ipv4Addr::UNSPECIFIED, port);
+        if TcpListener::bind(any).is_ok() && UdpSocket::bind(any).is_ok() {
+            return (Ipv4Addr::LOCALHOST, port).into();
+        }
     }
 }
 
@@ -136,6 +158,8 @@ impl World {
         let mut relays = Vec::new();
         for (number, store) in stores.into_iter().enumerate() {
             let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
+            // It stays this node's while the node is down.
+            config.listen = vec![free_address()];
             config.secret_key_file = Some(dir.path().join(format!("relay-{number}.key")));
             config.admin.enabled = false;
             if cluster.is_some() {
@@ -143,8 +167,6 @@ impl World {
                 config.session.keepalive_ms = 1_000;
             }
             let running = try_start_node(&config, &store, &signer).await.expect("a relay node");
-            // The port that was free stays this node's.
-            config.listen = running.node.bound_addresses();
             relays.push(RelayNodeAt {
                 config,
                 store,
@@ -274,7 +296,7 @@ impl World {
     }
 
     pub(crate) async fn bridge_with(&self, number: u8, change: impl FnOnce(&mut BridgeConfig)) -> TestBridge {
-        let mut config = BridgeConfig::new(([127, 0, 0, 1], 0).into());
+        let mut config = BridgeConfig::new(free_address());
         config.domain = Some("test".into());
         change(&mut config);
         TestBridge::start(config, everyone(), None, number, self).await
@@ -282,7 +304,7 @@ impl World {
 
     /// A bridge of several, that works with the relay node `relay` while that is there.
     pub(crate) async fn bridge_near(&self, relay: usize, number: u8) -> TestBridge {
-        let mut config = BridgeConfig::new(([127, 0, 0, 1], 0).into());
+        let mut config = BridgeConfig::new(free_address());
         config.domain = Some("test".into());
         config.exchange = true;
         let client = self.client_config(number, relay);

@@ -20,8 +20,8 @@ use zeroize::Zeroizing;
 pub(crate) const AUDIENCE: &str = "skytale";
 /// The org of a local node's account.
 const ORG: &str = "dev";
-/// Maximum time for a relay node to be listed in the directory.
-const REGISTERED_WITHIN: Duration = Duration::from_secs(15);
+/// Maximum time for a relay node to be listed in the directory: some heartbeats, on a machine that is busy with other work.
+const REGISTERED_WITHIN: Duration = Duration::from_secs(120);
 
 /// The API of a local node.
 #[derive(Debug)]

@@ -63,6 +63,10 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 }
 
 async fn render(State(admin): State<Admin>) -> Response {
+    let Some(metrics) = &admin.metrics else {
+        // The gauges belong to the process: without a recorder, this node must not write over those of another node.
+        return metrics_page(None);
+    };
     let node = &admin.node;
     let (revocations_age, keys_age) = node.trust.heard_ago();
     metrics::standing(Standing {
@@ -82,5 +86,5 @@ async fn render(State(admin): State<Admin>) -> Response {
         barred: node.trust.barred(),
         twin: node.presence.twin().is_some(),
     });
-    metrics_page(admin.metrics.as_ref())
+    metrics_page(Some(metrics))
 }

@@ -353,6 +353,13 @@ impl Client {
         wire
     }
 
+    /// Opens a stream in a session that may end meanwhile.
+    pub(crate) async fn try_open(&self, stream: open::Stream) -> Result<Wire, Gone> {
+        let mut wire = Wire::open(&self.connection).await?;
+        wire.say(&Open { stream: Some(stream) }).await?;
+        Ok(wire)
+    }
+
     pub(crate) async fn appends(&self) -> Appends {
         Appends(self.open(open::Stream::Append(AppendOpen {})).await)
     }
@@ -366,6 +373,13 @@ impl Client {
         let mut appends = self.appends().await;
         appends.send(frame).await.expect("sent");
         appends.answer().await.expect("answered")
+    }
+
+    /// The same, in a session that may end meanwhile.
+    pub(crate) async fn try_append(&self, frame: &Frame) -> Result<Result<Appended, Refusal>, Gone> {
+        let mut appends = Appends(self.try_open(open::Stream::Append(AppendOpen {})).await?);
+        appends.send(frame).await?;
+        appends.answer().await
     }
 
     pub(crate) async fn subscribe(&self, log: LogId, after: Offset, follow: bool) -> Subscription {

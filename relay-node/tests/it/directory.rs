@@ -32,6 +32,12 @@ async fn enrolled(api: &TestApi, config: RelayConfig) -> (Fixture, TempDir) {
     enrolled_over(api, config, Arc::new(MemoryStore::new())).await
 }
 
+/// Waits until a node has said that it is gone, which it does not wait for; what was said until then.
+async fn until_removed(api: &TestApi) -> Vec<Said> {
+    api.hears(|said| matches!(said.last(), Some(Said::Removed(_))).then(|| said.to_vec()))
+        .await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_the_shared_secret_a_node_registers_and_sends_no_heartbeat() {
     let api = TestApi::start().await;
@@ -99,7 +105,7 @@ async fn an_enrolled_node_tells_everything_again_and_again_and_says_when_it_goes
     .await;
 
     soon(fixture.node.shutdown()).await;
-    let said = api.known.said.lock().clone();
+    let said = until_removed(&api).await;
     assert_eq!(said.last(), Some(&Said::Removed(id)));
     let of_this_node = |said: &Said| matches!(said, Said::Heartbeat(endpoint, _) if *endpoint == id);
     assert!(said[..said.len() - 1].iter().all(of_this_node), "{said:?}");
@@ -115,8 +121,7 @@ async fn a_drain_is_told_at_once() {
     soon(fixture.node.drain(Duration::from_secs(30))).await;
     api.heartbeat(1, |heartbeat| heartbeat.draining).await;
     soon(fixture.node.shutdown()).await;
-    let said = api.known.said.lock().clone();
-    assert!(matches!(said.last(), Some(Said::Removed(_))), "{said:?}");
+    until_removed(&api).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,6 @@
 //! A relay node over a memory store, and everything that an honest agent needs.
 
-use crate::client::{Agent, Client};
+use crate::client::{Agent, Client, soon};
 use bytes::Bytes;
 use iroh::EndpointAddr;
 use skytale_log_store::{LogStore, MemoryStore};
@@ -53,7 +53,10 @@ fn watch_for_panics() {
 }
 
 pub(crate) fn config() -> RelayConfig {
-    RelayConfig::for_tests(ISSUER, AUDIENCE)
+    let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
+    // The bare client answers no pings by itself: it keeps its session in a slow test too.
+    config.session.keepalive_ms = 120_000;
+    config
 }
 
 impl Fixture {
@@ -128,6 +131,25 @@ impl Fixture {
         let mut claims = self.claims(&agent);
         change(&mut claims);
         let client = self.session(&agent, &claims).await;
+        (agent, client)
+    }
+
+    /// A new agent with a session, on a node that gives a connection little time to begin: if it was too slow, it connects again.
+    pub(crate) async fn agent_patiently(&self) -> (Agent, Client) {
+        let agent = Agent::new().await;
+        let token = self.token(&agent);
+        let client = soon(Box::pin(async {
+            loop {
+                let Ok(connection) = agent.connect(&self.relay()).await else {
+                    continue;
+                };
+                let hello = agent.hello(&connection, &token);
+                if let Ok(client) = Client::start_on(&agent, connection, hello).await {
+                    return client;
+                }
+            }
+        }))
+        .await;
         (agent, client)
     }
 

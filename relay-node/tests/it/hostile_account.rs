@@ -172,9 +172,10 @@ async fn room_in_the_store_is_free_again_though_nobody_reads_the_answers() {
 async fn an_account_has_one_rate_whatever_number_of_its_agents_append() {
     const AGENTS: usize = 4;
     let mut config = config();
-    config.limits.frames_per_second = 50;
-    config.limits.account_frames_per_second = Some(10);
-    config.limits.burst_s = 1;
+    // A burst of 50 for an agent and of 10 for its account, and so little a second that a slow test gains nothing by it.
+    config.limits.frames_per_second = 5;
+    config.limits.account_frames_per_second = Some(1);
+    config.limits.burst_s = 10;
     let fixture = Fixture::with(config).await;
     let mallory = AccountId::generate();
     let mut refused = Vec::new();
@@ -237,8 +238,9 @@ async fn frames_that_are_refused_are_read_no_faster_than_those_that_are_taken() 
 async fn a_bundle_is_charged_for_each_of_its_welcomes() {
     const RECIPIENTS: u8 = 60;
     let mut config = config();
-    config.limits.account_frames_per_second = Some(100);
-    config.limits.burst_s = 1;
+    // A channel and one bundle are all of a burst, and a minute passes before there is room for another bundle.
+    config.limits.account_frames_per_second = Some(1);
+    config.limits.burst_s = u32::from(RECIPIENTS) + 2;
     let fixture = Fixture::with(config).await;
     let (mallory, client) = agent_of(&fixture, AccountId::generate()).await;
     let channel = fixture.channel(&mallory, &client).await;

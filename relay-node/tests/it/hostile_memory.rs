@@ -88,7 +88,8 @@ async fn a_request_that_stops_coming_is_given_up_and_its_session_goes_on() {
     let mut witness = Witness::start(&fixture).await;
     let (alice, a) = fixture.agent().await;
     let mut wire = all_but_the_last_byte(&a, 100).await;
-    wire.say_bytes(&[1; 99]).await.expect("sent");
+    // The node may have given it up already, on a busy machine.
+    let _ = wire.say_bytes(&[1; 99]).await;
     assert_eq!(ended(wire).await, Some(Code::RequestLate));
     // Nothing has begun where not even the length is there, and an idle stream is no late one.
     let mut idle = a.open(open::Stream::Append(AppendOpen {})).await;

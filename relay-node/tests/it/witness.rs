@@ -1,6 +1,6 @@
 //! A well-behaved agent that appends and follows all the time, to show that it is served whatever others do.
 
-use crate::client::{Appends, Client, Subscription, soon};
+use crate::client::{Agent, Appends, Client, Subscription, soon};
 use crate::fixture::{Fixture, message, nothing_panicked};
 use skytale_proto::{AgentId, ChannelId, Offset};
 use std::sync::Arc;
@@ -17,6 +17,11 @@ pub(crate) struct Witness {
 impl Witness {
     pub(crate) async fn start(fixture: &Fixture) -> Self {
         let (agent, client) = fixture.agent().await;
+        Self::with(fixture, agent, client).await
+    }
+
+    /// One that is this agent, in this session of its own.
+    pub(crate) async fn with(fixture: &Fixture, agent: Agent, client: Client) -> Self {
         let channel = fixture.channel(&agent, &client).await;
         let appends = client.appends().await;
         let follow = client.subscribe(channel.log(), Offset::FIRST, true).await;

@@ -140,14 +140,20 @@ def begin(state):
     note("began")
     return {"n": state["n"] + 1}
 def question(state):
-    if sys.argv[2] == "killed":
-        # Not before the question is in the vault.
-        asyncio.get_running_loop().call_later(0.3, os.kill, os.getpid(), 9)
     return {"price of": state["n"]}
+async def asked(tasks):
+    queued = [queued for queued in await tasks.outbox() if queued.kind == "message"]
+    return queued or [row for row in await tasks.history() if row.own]
+async def end_when_it_waits(graph, config, tasks):
+    # Not before the question, and the checkpoint before it, are in the vault.
+    while not await asked(tasks) or (await graph.aget_state(config)).next != ("ask",):
+        await asyncio.sleep(0.02)
+    os.kill(os.getpid(), 9)
 async def main():
     async with skytale.Agent.from_env("alice.vault") as agent:
         saver = await ChannelSaver.open(agent, await agent.ensure_channel("state"))
-        async with Follower(await agent.ensure_channel("tasks")) as follower:
+        tasks = await agent.ensure_channel("tasks")
+        async with Follower(tasks) as follower:
             builder = StateGraph(Order)
             builder.add_node("begin", begin)
             builder.add_node("ask", asks(follower, sys.argv[3], question, "price"))
@@ -159,7 +165,11 @@ async def main():
             graph = builder.compile(checkpointer=saver)
             config = {"configurable": {"thread_id": "order"}}
             begun = (await graph.aget_state(config)).created_at is not None
-            print(await graph.ainvoke(None if begun else {"n": 2}, config))
+            run = graph.ainvoke(None if begun else {"n": 2}, config)
+            if sys.argv[2] == "killed":
+                await asyncio.gather(run, end_when_it_waits(graph, config, tasks))
+            else:
+                print(await run)
 asyncio.run(main())
 """
 

@@ -79,7 +79,7 @@ async def test_a_restart_goes_on_where_it_was(agent, node: Node, tmp_path: Path)
     for text in ("three", "four"):
         await ours.send(text)
     bob = await agent("bob")
-    again = await bob.join("tasks", timeout=0.1)
+    again = await bob.join("tasks", timeout=60)
     assert again.id == ours.id and (await alice.ensure_channel("tasks")).id == ours.id
     seen = []
     async for message in again.messages():

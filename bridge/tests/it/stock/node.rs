@@ -2,7 +2,7 @@
 
 use super::agent::Agent;
 use super::group::{back, numbered};
-use crate::world::World;
+use crate::world::{World, free_address};
 use serde_json::json;
 use std::time::Duration;
 
@@ -19,11 +19,7 @@ async fn node(bridge: &str, world: &World) -> (Agent, String) {
 async fn node_by(kind: &str, bridge: &str, world: &World) -> (Agent, String) {
     let config = world.dir.path().join("node.yaml");
     for _ in 0..STARTS {
-        let port = {
-            let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-            free.local_addr().expect("an address").port()
-        };
-        let address = format!("127.0.0.1:{port}");
+        let address = free_address().to_string();
         let mut node = Agent::spawn("node");
         let serve = json!({"do": "node", "endpoint": address, "link": bridge, "kind": kind, "config": config});
         if node.done_within(serve, "serving", SERVES_WITHIN).await {
@@ -47,7 +43,7 @@ async fn a_client_of_a_stock_node_talks_to_a_client_of_the_bridge() {
         let mut asked = Agent::start(&to, &alice, None).await;
         asked.done(json!({"do": "listen"}), "listening").await;
         let mut asks = Agent::start(&from, &bob, None).await;
-        let create = json!({"do": "create", "to": format!("org/ns/{alice}"), "kind": "p2p", "retries": 5});
+        let create = json!({"do": "create", "to": format!("org/ns/{alice}"), "kind": "p2p", "retries": 30});
         asks.done(create, "created").await;
         asked.wait("session").await;
         for (agent, text) in [(&mut asks, "asks-"), (&mut asked, "asked-")] {

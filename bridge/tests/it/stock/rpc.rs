@@ -43,7 +43,7 @@ async fn a_client_calls_servers_and_reads_a_stream() {
     let both = json!(["org/ns/one", "org/ns/two"]);
     client
         .done(
-            json!({"do": "call_all", "to": both, "text": "all", "timeout_ms": 8_000}),
+            json!({"do": "call_all", "to": both, "text": "all", "timeout_ms": 60_000}),
             "counted",
         )
         .await;

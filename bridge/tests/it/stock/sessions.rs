@@ -12,7 +12,7 @@ async fn two_applications_talk_point_to_point() {
     let mut alice = Agent::start(&bridge.endpoint(), "alice", None).await;
     alice.done(json!({"do": "listen"}), "listening").await;
     let mut bob = Agent::start(&bridge.endpoint(), "bob", None).await;
-    let create = json!({"do": "create", "to": "org/ns/alice", "kind": "p2p", "retries": 5});
+    let create = json!({"do": "create", "to": "org/ns/alice", "kind": "p2p", "retries": 30});
     bob.done(create, "created").await;
     alice.wait("session").await;
     bob.done(json!({"do": "send", "count": 20, "text": "bob-", "wait": true}), "sent")
@@ -68,7 +68,8 @@ async fn what_a_stock_node_loses_the_bridge_delivers() {
 async fn a_reliable_group_goes_on_without_a_member_that_then_gets_all_of_it() {
     let world = World::new().await;
     let bridge = world.bridge(1).await;
-    let create = json!({"do": "create", "to": "org/ns/room", "retries": 3, "interval_ms": 500});
+    // Enough for a busy machine, and the moderator gives up well before the test does.
+    let create = json!({"do": "create", "to": "org/ns/room", "retries": 20});
     let (mut moderator, mut members) =
         super::group::group_of(&bridge.endpoint(), world.dir.path(), &["alice", "bob"], create).await;
     let (alice, bob) = (members.remove(0), members.remove(0));
@@ -192,7 +193,7 @@ async fn a_stock_client_comes_in_over_tls_with_a_bearer() {
     let mut alice = Agent::start_with(&endpoint, "alice", None, more.clone()).await;
     alice.done(json!({"do": "listen"}), "listening").await;
     let mut bob = Agent::start_with(&endpoint, "bob", None, more).await;
-    let create = json!({"do": "create", "to": "org/ns/alice", "kind": "p2p", "retries": 5});
+    let create = json!({"do": "create", "to": "org/ns/alice", "kind": "p2p", "retries": 30});
     bob.done(create, "created").await;
     bob.done(
         json!({"do": "send", "count": 1, "text": "over-tls-", "wait": true}),
@@ -206,7 +207,8 @@ async fn a_stock_client_comes_in_over_tls_with_a_bearer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_killed_in_the_middle_of_a_stream_misses_nothing() {
     let world = World::new().await;
-    let bridge = world.bridge(1).await;
+    // Nothing counts as received before she is killed, however late this test hears that she has it.
+    let bridge = world.bridge_with(1, |config| config.times.confirm_ms = 600_000).await;
     let (mut moderator, mut members) = group(&bridge.endpoint(), world.dir.path(), &["alice"]).await;
     let alice = members.remove(0);
     moderator.tell(json!({"do": "send", "count": 400, "text": "m-", "pause_ms": 2}));

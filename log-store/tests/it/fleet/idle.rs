@@ -42,9 +42,8 @@ fn is_on_disk(dir: &Path, text: &[u8]) -> bool {
 
 /// The first and the last message of the stream.
 async fn extent(account: &Account) -> (u64, u64) {
-    let context = account.context().await.expect("JetStream");
-    let mut stream = context.get_stream("SKYTALE_LOG_0_0").await.expect("the stream");
-    let state = &stream.info().await.expect("its state").state;
+    let stream = account.stream("SKYTALE_LOG_0_0").await;
+    let state = &stream.cached_info().state;
     (state.first_sequence, state.last_sequence)
 }
 

@@ -139,12 +139,13 @@ async fn a_killed_node_comes_back_with_what_the_others_have() {
         for line in lines.by_ref() {
             let line = line.expect("read");
             acked.take(&line);
-            begun = line.starts_with("acked");
+            // The first node is not killed before a bundle is acknowledged, however slow the disks are.
+            begun = line.starts_with("acked") && !acked.welcomes.is_empty();
             if begun {
                 break;
             }
         }
-        assert!(begun, "the node ended before it acknowledged anything");
+        assert!(begun, "the node ended before it acknowledged enough");
         let random = u64::from(ChannelId::generate().as_bytes()[15]);
         let killer = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(200 + 4 * random));

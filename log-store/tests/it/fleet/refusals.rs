@@ -38,9 +38,7 @@ async fn followed() -> (Account, Streams, TempDir, ChannelId) {
 async fn stream_of(account: &Account, channel: ChannelId) -> (String, Config) {
     let shards = fleet::Shards::new([(skytale_proto::Region(0), 2)]).expect("shards");
     let name = shards.of(&channel.log()).expect("a shard").stream();
-    let context = account.context().await.expect("JetStream");
-    let mut stream = context.get_stream(&name).await.expect("the stream");
-    let config = stream.info().await.expect("its settings").config.clone();
+    let config = account.stream(&name).await.cached_info().config.clone();
     (name, config)
 }
 

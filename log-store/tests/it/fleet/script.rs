@@ -1,11 +1,12 @@
 //! The vocabulary of the fleet's tests.
 
 use super::cluster::{Account, Cluster};
+use async_nats::jetstream::stream::Config;
 use skytale_log_store::fleet::{FleetConfig, Keeper};
-use skytale_log_store::{Accepted, AppendError, FleetStore, LogStore as _, PendingAppend};
+use skytale_log_store::{Accepted, AppendError, FleetStore, LogStore as _, PendingAppend, StoreError};
 use skytale_proto::{AgentId, ChannelId, Frame, Offset};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -77,6 +78,16 @@ pub(crate) async fn checkpoints(account: &Account, region: u8, last: &str) -> Ve
     found
 }
 
+/// Changes the settings of a stream. Retries until its leader takes them.
+pub(crate) async fn update_stream(account: &Account, config: &Config) {
+    let context = account.context().await.expect("JetStream");
+    let begun = Instant::now();
+    while let Err(error) = context.update_stream(config).await {
+        assert!(begun.elapsed() < HANGING, "{}: {error}", config.name);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Deletes an account's streams, so that the shared cluster stays light.
 pub(crate) struct Streams(pub(crate) Account);
 
@@ -144,32 +155,32 @@ pub(crate) async fn why_stopped(store: &FleetStore) -> String {
 pub(crate) async fn claimed(store: &FleetStore, agents: &[AgentId]) {
     for agent in agents {
         for frame in [key_package(*agent, false), claim(*agent)] {
-            append(store, &frame).await.expect("accepted");
+            accept(store, &frame).await;
         }
     }
 }
 
 /// Appends until it is taken, as an outbox does.
 pub(crate) async fn taken_at_last(store: &FleetStore, frame: &Frame) -> Offset {
-    let taken = async {
+    accept(store, frame).await.offset
+}
+
+/// Appends a frame until it is an entry, as an outbox does. A new frame may be a duplicate too: if an attempt got no
+/// answer in time, the entry is its copy, and the acknowledged one repeats it.
+pub(crate) async fn accept(store: &FleetStore, frame: &Frame) -> Accepted {
+    let accepted = Box::pin(async {
         loop {
             match append(store, frame).await {
-                Ok(accepted) => return accepted.offset,
-                Err(error) => assert!(error.code().is_retryable(), "{error}"),
+                Ok(accepted) => return accepted,
+                Err(AppendError::Store(StoreError::Stopped { reason })) => panic!("the store has stopped: {reason}"),
+                // What the log refuses is refused the next time as well.
+                Err(error) => assert!(error.code().holds_log(), "{error}"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    };
-    // Waiting for longer is hanging.
-    let taken = tokio::time::timeout(Duration::from_secs(120), taken).await;
-    taken.expect("taken at last")
-}
-
-/// Appends a frame that becomes an entry now.
-pub(crate) async fn accept(store: &FleetStore, frame: &Frame) -> Accepted {
-    let accepted = append(store, frame).await.expect("accepted");
-    assert!(!accepted.duplicate, "the frame is new");
-    accepted
+    });
+    let accepted = tokio::time::timeout(HANGING, accepted).await;
+    accepted.expect("accepted at last")
 }
 
 /// An agent that no other test has.

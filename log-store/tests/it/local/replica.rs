@@ -529,19 +529,22 @@ async fn a_process_killed_while_following_goes_on_where_it_stood() {
             .stderr(Stdio::null())
             .spawn()
             .expect("the follower starts");
-        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let sequence = |line: &str| match line.split(' ').collect::<Vec<_>>()[..] {
+            ["at", at, "."] => Some(at.parse::<u64>().expect("a sequence")),
+            _ => None,
+        };
+        // However long its start takes, it is killed while it follows.
+        let first = lines.find_map(|line| sequence(&line.expect("read")));
+        let mut told = first.expect("it follows until it is killed");
         let random = u64::from(ChannelId::generate().as_bytes()[15]);
         let killer = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(300 + random));
+            std::thread::sleep(Duration::from_millis(200 + random));
             child.kill().expect("SIGKILL");
             child.wait().expect("gone");
         });
-        let mut told = 0;
         for line in lines {
-            let line = line.expect("read");
-            if let ["at", at, "."] = line.split(' ').collect::<Vec<_>>()[..] {
-                told = at.parse().expect("a sequence");
-            }
+            told = sequence(&line.expect("read")).unwrap_or(told);
         }
         killer.join().expect("killed");
         if kill % 3 == 2 {

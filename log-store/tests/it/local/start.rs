@@ -11,6 +11,7 @@ use skytale_proto::{ChannelId, Frame};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const STORE: &str = "SKYTALE_TEST_START_STORE";
@@ -23,6 +24,8 @@ const ENTRIES: u64 = 500;
 const TRAILER_BYTES: usize = 64;
 const FOOTER_AT: usize = 16;
 const HEADER_BYTES: usize = 48;
+/// Waiting for longer is hanging.
+const HANGING: Duration = Duration::from_secs(120);
 
 fn config(dir: &Path) -> LocalConfig {
     LocalConfig {
@@ -81,7 +84,8 @@ fn started(dir: &Path, role: &str) -> (u64, String) {
 fn sealed(dir: &Path) -> Vec<(PathBuf, usize)> {
     let paths = segments(dir).into_iter();
     let ends = paths.filter_map(|path| {
-        let bytes = fs::read(&path).expect("read");
+        // One that could not be begun is gone at once.
+        let bytes = fs::read(&path).ok()?;
         let trailer = bytes.get(bytes.len().checked_sub(TRAILER_BYTES)?..)?;
         let at = trailer.get(FOOTER_AT..FOOTER_AT + 4)?;
         let at = u32::from_le_bytes(at.try_into().expect("four bytes"));
@@ -224,6 +228,18 @@ async fn a_replicas_start_reads_no_sealed_segments_records_either() {
     );
 }
 
+/// Waits until every segment is sealed.
+async fn all_are_sealed(dir: &Path) {
+    let begun = Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if sealed(dir).len() == segments(dir).len() {
+            return;
+        }
+        assert!(begun.elapsed() < HANGING, "a segment stays open");
+    }
+}
+
 /// A replica that stopped when its last segment was sealed and no next one begun: no open segment says where its shards
 /// are.
 async fn replica_without_an_open_segment(dir: &Path) -> u64 {
@@ -241,7 +257,7 @@ async fn replica_without_an_open_segment(dir: &Path) -> u64 {
     .await
     .expect("opens");
     faults.fail(DiskStep::Begin, ENOSPC, u32::MAX);
-    // The second of two that do not fit waits for room in a next segment.
+    // One that does not fit waits for room in a next segment, when the last one is sealed.
     let channel = ChannelId::generate();
     let mut sequence = last + 1;
     let mut frame = create(channel);
@@ -256,8 +272,11 @@ async fn replica_without_an_open_segment(dir: &Path) -> u64 {
             }],
         };
         let mut following = replica.submit(follow).await.expect("taken");
-        let written = tokio::time::timeout(std::time::Duration::from_secs(2), following.outcome()).await;
-        if written.is_err() {
+        let written = tokio::select! {
+            written = following.outcome() => Some(written.expect("written")),
+            () = all_are_sealed(dir) => None,
+        };
+        if written.is_none() {
             break;
         }
         sequence += 1;

@@ -1,9 +1,9 @@
 //! `skytale config check`, and servers at their start: everything that is wrong, at once, by the same code.
 
 use crate::node::{Node, text};
-use crate::process::{Place, Ran, Running};
+use crate::process::{Place, Ran, Running, free_port};
 use serde_json::Value;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 /// Returns the problems, as a program reads them: one text for each problem.
 fn problems(ran: &Ran) -> Vec<String> {
@@ -246,15 +246,13 @@ fn a_list_is_given_with_commas_or_as_a_file_has_it_in_each_way() {
 #[test]
 fn with_connect_addresses_are_bound_and_nobody_at_the_other_end_is_a_problem() {
     let place = Place::new();
-    let free = || {
-        let bound = (TcpListener::bind("127.0.0.1:0"), UdpSocket::bind("127.0.0.1:0"));
-        let (tcp, udp) = (bound.0.expect("a port"), bound.1.expect("a port"));
-        (tcp.local_addr().expect("bound"), udp.local_addr().expect("bound"))
-    };
-    let (tcp, udp) = free();
+    let (tcp, udp) = (
+        SocketAddr::from(([127, 0, 0, 1], free_port())),
+        SocketAddr::from(([127, 0, 0, 1], free_port())),
+    );
     let taken = (TcpListener::bind("127.0.0.1:0"), UdpSocket::bind("127.0.0.1:0"));
     let (taken_tcp, taken_udp) = (taken.0.expect("a port"), taken.1.expect("a port"));
-    let port = |address: std::io::Result<std::net::SocketAddr>| address.expect("bound").to_string();
+    let port = |address: std::io::Result<SocketAddr>| address.expect("bound").to_string();
     place.write("skytale.toml", &good(&place));
     let listens = |api: &str, relay: &str| {
         let more = "relay.fleet.nats=nats://127.0.0.1:1";

@@ -1,7 +1,7 @@
 //! `skytale dev`: beside another one, in a container, and small on the disk.
 
 use crate::node::{Node, text};
-use crate::process::{Place, Running};
+use crate::process::{Place, Running, free_port};
 use serde_json::Value;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
@@ -86,11 +86,7 @@ fn a_node_in_a_container_listens_on_all_addresses_says_so_and_is_reached_by_thos
     assert_eq!(ran.code, 2, "{}", ran.stderr);
     assert!(ran.stderr.contains("--listen-all"), "{}", ran.stderr);
 
-    let free = || {
-        let listener = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
-        listener.local_addr().expect("bound").port()
-    };
-    let (api, relay) = (format!("0.0.0.0:{}", free()), format!("0.0.0.0:{}", free()));
+    let (api, relay) = (format!("0.0.0.0:{}", free_port()), format!("0.0.0.0:{}", free_port()));
     let any = "0.0.0.0:0";
     let line = [
         "--json",

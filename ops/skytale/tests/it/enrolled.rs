@@ -2,7 +2,7 @@
 
 use crate::full_disk::get;
 use crate::node::text;
-use crate::process::{Place, Running};
+use crate::process::{Place, Running, free_port};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -24,10 +24,7 @@ struct Node {
 impl Site {
     fn start() -> Self {
         let mut place = Place::new();
-        let port = {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-            listener.local_addr().expect("an address").port()
-        };
+        let port = free_port();
         let url = format!("http://127.0.0.1:{port}");
         let secret = |byte: &str| byte.repeat(32);
         place.write(

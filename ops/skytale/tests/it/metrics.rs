@@ -9,6 +9,10 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Long enough for a slow machine; what takes longer hangs.
+const HANGING: Duration = Duration::from_secs(120);
 
 const CONFIG: &str = "[api]\nadmin.listen = '127.0.0.1:0'\nlisten = '127.0.0.1:0'\nurl = 'http://127.0.0.1:7600'\n\
     database = 'sqlite:api.db'\nadmin_secret = 'a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7'\n\
@@ -131,21 +135,29 @@ fn fleet_node() -> BTreeSet<String> {
     place.json(&[&["channel", "create", "plans"], &vault[..]].concat());
     let told = running.json();
     let admin = text(&told["nodes"][0]["admin"]);
-    let (status, page) = get(&admin, "/metrics");
-    assert_eq!(status, "200");
-    for quiet in [
-        "skytale_fleet_shard_halted",
-        "skytale_fleet_copies_behind",
-        "skytale_fleet_key_problems",
-        "skytale_fleet_rights_problems",
-        "skytale_fleet_servers_unread",
-    ] {
-        let values: Vec<&str> = page.lines().filter(|line| line.starts_with(quiet)).collect();
-        assert!(
-            !values.is_empty() && values.iter().all(|line| line.ends_with(" 0")),
-            "{quiet} of a fleet that is well: {values:?}"
-        );
-    }
+    let begun = Instant::now();
+    let page = loop {
+        let (status, page) = get(&admin, "/metrics");
+        assert_eq!(status, "200");
+        let mut wrong = Vec::new();
+        for quiet in [
+            "skytale_fleet_shard_halted",
+            "skytale_fleet_copies_behind",
+            "skytale_fleet_key_problems",
+            "skytale_fleet_rights_problems",
+            "skytale_fleet_servers_unread",
+        ] {
+            let values: Vec<&str> = page.lines().filter(|line| line.starts_with(quiet)).collect();
+            assert!(!values.is_empty(), "{quiet}");
+            wrong.extend(values.into_iter().filter(|line| !line.ends_with(" 0")));
+        }
+        // A server that is late with an answer counts for some seconds.
+        if wrong.is_empty() {
+            break page;
+        }
+        assert!(begun.elapsed() < HANGING, "of a fleet that is well: {wrong:?}");
+        std::thread::sleep(Duration::from_millis(500));
+    };
     assert_eq!(running.stop("TERM").0, 0);
     on(&page)
 }

@@ -1,7 +1,7 @@
 //! NATS servers as an operator runs them: by the files that `skytale fleet nats` writes; and nodes of their fleet.
 
 use crate::fleet::{nats_server, place};
-use crate::process::Place;
+use crate::process::{Place, free_port};
 use serde_json::Value;
 use skytale_log_store::fleet::{
     FleetConfig, KeyFile, KnownNodes, NatsAuth, NatsConfig, NatsTls, RegionConfig, Signer, SyncProof,
@@ -9,15 +9,12 @@ use skytale_log_store::fleet::{
 use skytale_log_store::local::LocalConfig;
 use skytale_log_store::{Accepted, AppendError, FleetStore, LogStore as _};
 use skytale_proto::{AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Header, Offset, Region};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Long enough for a slow machine; what takes longer hangs.
 pub(crate) const HANGING: Duration = Duration::from_secs(120);
-/// Ports that no system gives to a request for any port.
-const PORTS: std::ops::Range<u16> = 10_000..32_000;
 const SHARDS: u16 = 2;
 
 /// One server.
@@ -45,17 +42,9 @@ impl Drop for Server {
 
 impl Server {
     fn new(name: &str) -> Self {
-        let mut held = Vec::new();
-        while held.len() < 4 {
-            let mut random = [0; 2];
-            getrandom::fill(&mut random).expect("random bytes");
-            let port = PORTS.start + u16::from_le_bytes(random) % (PORTS.end - PORTS.start);
-            held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
-        }
-        let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
         Self {
             name: name.to_owned(),
-            ports: [&held[0], &held[1], &held[2], &held[3]].map(port),
+            ports: [(); 4].map(|()| free_port()),
             store: None,
             process: None,
         }
@@ -224,7 +213,7 @@ impl Servers {
 
     /// A connection with a seed of a file; `None` where the server refuses it.
     pub(crate) async fn connect(&self, server: usize, seed: &std::path::Path) -> Option<async_nats::Client> {
-        use async_nats::ConnectErrorKind::{AuthorizationViolation, Io};
+        use async_nats::ConnectErrorKind::{AuthorizationViolation, Io, TimedOut};
         let seed = std::fs::read_to_string(seed).expect("a seed");
         let options = async_nats::ConnectOptions::with_nkey(seed.trim().to_owned());
         let begun = Instant::now();
@@ -232,8 +221,8 @@ impl Servers {
             match options.clone().connect(self.servers[server].url()).await {
                 Ok(client) => return Some(client),
                 Err(error) if error.kind() == AuthorizationViolation => return None,
-                // A busy server may end the connection before it has said why.
-                Err(error) if error.kind() == Io && begun.elapsed() < HANGING => {
+                // A busy server may end the connection before it has said why, or be late.
+                Err(error) if matches!(error.kind(), Io | TimedOut) && begun.elapsed() < HANGING => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 Err(error) => panic!("{error}"),
@@ -380,4 +369,13 @@ pub(crate) async fn channel(store: &FleetStore) -> ChannelId {
     };
     append(store, frame(channel, detail, b"create")).await.expect("made");
     channel
+}
+
+/// Waits until a node remarks nothing to its operator: a server may have been late with an answer.
+pub(crate) async fn no_remarks(store: &FleetStore) {
+    let begun = Instant::now();
+    while !store.readiness().remarks.is_empty() {
+        assert!(begun.elapsed() < HANGING, "{:?}", store.readiness().remarks);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -1,7 +1,7 @@
 //! Reports to a person on losses and contradictions, and the ways to deal with them.
 
 use crate::node::{ANY_PORT, Node, text};
-use crate::process::{Place, Ran, Running};
+use crate::process::{Place, Ran, Running, free_port};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -457,10 +457,7 @@ fn segments(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn what_a_relay_no_longer_keeps_is_told_with_its_range_and_other_channels_go_on() {
     let mut place = Place::new();
-    let port = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        listener.local_addr().expect("an address").port()
-    };
+    let port = free_port();
     let secret = |byte: &str| byte.repeat(32);
     let settings = format!(
         "api_url = 'http://127.0.0.1:{port}'\nadmin_secret = '{admin}'\n\
@@ -473,7 +470,8 @@ fn what_a_relay_no_longer_keeps_is_told_with_its_range_and_other_channels_go_on(
         relay = secret("r5"),
         kek = secret("c3"),
     );
-    place.write("skytale.toml", &settings);
+    let long = settings.replace("retention_s = 1\n", "retention_s = 86400\n");
+    place.write("skytale.toml", &long);
     let mut api = Running::start(place.command(["--json", "api"]), &place.path("api.log"));
     api.json();
     let mut relay = Running::start(place.command(["--json", "relay"]), &place.path("relay.log"));
@@ -503,11 +501,20 @@ fn what_a_relay_no_longer_keeps_is_told_with_its_range_and_other_channels_go_on(
     }
     let full = segments(&place.path("relay"));
     assert!(full.len() > 12, "{full:?}");
+    let restart = |relay: Running, settings: &str| {
+        assert_eq!(relay.stop("TERM").0, 0);
+        place.write("skytale.toml", settings);
+        let mut relay = Running::start(place.command(["--json", "relay"]), &place.path("relay.log"));
+        relay.json();
+        relay
+    };
+    let relay = restart(relay, &settings);
     let begun = Instant::now();
     while full.iter().take(full.len() - 6).any(|path| path.exists()) {
         assert!(begun.elapsed() < HANGING, "nothing was trimmed");
         std::thread::sleep(Duration::from_millis(500));
     }
+    let _relay = restart(relay, &long);
 
     let read = agent("bob", &["channel", "read", &room]);
     assert!(

@@ -4,9 +4,10 @@ use crate::schemas;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -89,6 +90,27 @@ impl Place {
         let ran = self.run(std::iter::once(&"--json").chain(arguments));
         assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.stderr);
         serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", ran.stdout))
+    }
+}
+
+/// Ports that no system gives to a request for any port.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// A port that nothing uses, by TCP or UDP, and that no other test of this process gets: a server may leave it and come back.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: Mutex<Option<u16>> = Mutex::new(None);
+    let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let port = next.unwrap_or_else(|| {
+            let mut random = [0; 2];
+            getrandom::fill(&mut random).expect("random bytes");
+            PORTS.start + u16::from_le_bytes(random) % (PORTS.end - PORTS.start)
+        });
+        *next = Some(if port + 1 < PORTS.end { port + 1 } else { PORTS.start });
+        let any = (Ipv4Addr::UNSPECIFIED, port);
+        if TcpListener::bind(any).is_ok() && UdpSocket::bind(any).is_ok() {
+            return port;
+        }
     }
 }
 
@@ -267,8 +289,9 @@ impl Running {
 
     /// The same, with the signal sent twice in a row.
     pub(crate) fn stop_twice(mut self, signal: &str) -> (i32, String) {
-        self.signal(signal);
-        self.signal(signal);
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &id, &id]).status();
+        assert!(sent.expect("kill").success());
         self.end()
     }
 
@@ -280,7 +303,8 @@ impl Running {
         assert!(sent.expect("kill").success());
     }
 
-    fn end(&mut self) -> (i32, String) {
+    /// Waits for its end. Gives its exit code, and what it printed since.
+    pub(crate) fn end(&mut self) -> (i32, String) {
         let mut rest = String::new();
         let watched = self.watched();
         self.lines.read_to_string(&mut rest).expect("read");

@@ -1,7 +1,7 @@
 //! Servers, keys and a stopped node's data.
 
 use crate::node::{ANY_PORT, Node, text};
-use crate::process::{Place, Running};
+use crate::process::{Place, Running, free_port};
 use std::process::Stdio;
 
 #[test]
@@ -198,10 +198,7 @@ fn an_api_that_is_not_there_is_told_with_its_address_and_where_that_came_from() 
 #[test]
 fn api_and_relay_serve_from_a_configuration_file_and_an_operator_makes_accounts() {
     let mut place = Place::new();
-    let port = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        listener.local_addr().expect("an address").port()
-    };
+    let port = free_port();
     let secret = |byte: &str| byte.repeat(32);
     place.write("relay-secret", &secret("r5"));
     place.write(

@@ -3,7 +3,7 @@
 use crate::fleet::{fleet, place};
 use crate::full_disk::get;
 use crate::node::text;
-use crate::process::{Place, Running};
+use crate::process::{Place, Running, free_port};
 use futures_util::future::BoxFuture;
 use nkeys::{KeyPair, KeyPairType};
 use skytale_proto::rest::Jwks;
@@ -54,10 +54,7 @@ impl Operated {
     fn start() -> Self {
         let mut place = place();
         let streams = fleet(&mut place, &["--nodes", "1"]);
-        let port = {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-            listener.local_addr().expect("an address").port()
-        };
+        let port = free_port();
         let url = format!("http://127.0.0.1:{port}");
         let secret = |byte: &str| byte.repeat(32);
         place.write(

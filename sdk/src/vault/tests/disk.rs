@@ -3,7 +3,17 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
+
+/// Held while a process is started. Until it executes its program it has every open file of this one, and so the blocks of files
+/// that are removed meanwhile: they would come back after a disk was filled.
+static STARTING: Mutex<()> = Mutex::new(());
+
+fn run(command: &mut Command) -> std::io::Result<Output> {
+    let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    command.output()
+}
 
 /// A file system in memory of a given size. Removed when dropped.
 pub(crate) struct Disk {
@@ -14,11 +24,9 @@ impl Disk {
     /// Mounts one; `None`, with a note of the reason, if this process may not mount.
     pub(crate) fn of(options: &str) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(folder.path())
-            .output();
-        match mounted {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(folder.path());
+        match run(&mut mount) {
             Ok(output) if output.status.success() => Some(Self { folder }),
             Ok(output) => {
                 eprintln!("not mounted: {}", String::from_utf8_lossy(&output.stderr));
@@ -41,6 +49,7 @@ impl Disk {
 
     /// Takes all remaining space.
     pub(crate) fn fill(&self) {
+        let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut file = File::options()
             .create(true)
             .append(true)
@@ -63,6 +72,6 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         // Lazily: a test that fails may leave files open.
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+        let _ = run(Command::new("umount").arg("-l").arg(self.path()));
     }
 }

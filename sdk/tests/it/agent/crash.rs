@@ -7,15 +7,22 @@
 use super::world::{Mint, SEED, World, agent_config, assert_same, channel_of, numbered, soon, texts};
 use skytale_proto::{ChannelId, EndpointId};
 use skytale_sdk::{Agent, Relay};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::ChildStdout;
+use tokio_util::sync::CancellationToken;
 
 const VAULT: &str = "SKYTALE_CRASH_VAULT";
 const CHANNEL: &str = "SKYTALE_CRASH_CHANNEL";
 const RELAY: &str = "SKYTALE_CRASH_RELAY";
+/// The process says so after each acknowledgement, on a line of its own.
+const ACKED: &str = "acked";
 const KILLS: usize = 12;
-const FROM_ALICE: usize = 600;
+/// Alice sends at least so many messages, and goes on while there are kills.
+const FROM_ALICE_MIN: usize = 600;
 
 /// The agent's process. Runs until it is killed.
 pub(crate) fn child() {
@@ -53,6 +60,10 @@ async fn run(vault: PathBuf, channel: ChannelId, relay: Relay) {
             channel.send(format!("echo {number}")).await.expect("sent");
         }
         message.ack().await.expect("acked");
+        let mut stdout = std::io::stdout();
+        write!(stdout, "\n{ACKED}\n")
+            .and_then(|()| stdout.flush())
+            .expect("said");
     }
 }
 
@@ -65,25 +76,31 @@ async fn an_agent_killed_while_it_processes_and_sends_loses_and_doubles_nothing(
     drop(channels);
     bob.close(Duration::from_secs(5)).await;
 
+    let over = CancellationToken::new();
     let feeder = tokio::spawn({
-        let channel = channel.clone();
+        let (channel, over) = (channel.clone(), over.clone());
         async move {
-            for number in (0..FROM_ALICE).step_by(5) {
-                channel
-                    .send_many(numbered("alice", number..number + 5))
-                    .await
-                    .expect("sent");
-                if number % 100 == 50 {
+            let mut fed = 0;
+            while fed < FROM_ALICE_MIN || !over.is_cancelled() {
+                channel.send_many(numbered("alice", fed..fed + 5)).await.expect("sent");
+                if fed % 100 == 50 {
                     channel.rotate().await.expect("queued");
                 }
-                tokio::time::sleep(Duration::from_millis(25)).await;
+                fed += 5;
+                // Later ones are for the processes to come: each has something to do, however long it takes to start.
+                let pause_ms = if fed < FROM_ALICE_MIN { 25 } else { 100 };
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             }
+            fed
         }
     });
-    for _ in 0..KILLS {
-        let mut child = spawn_child(&world, id);
-        // Long enough to open the vault and be in the middle of something.
-        let life = Duration::from_millis(300 + u64::from(rand::random::<u16>() % 900));
+    for kill in 0..KILLS {
+        let (mut child, mut lines) = spawn_child(&world, id);
+        // Most are in the middle of their work; every third one may be starting.
+        if kill % 3 != 2 {
+            soon("a process at work", acknowledged(&mut lines, 2)).await;
+        }
+        let life = Duration::from_millis(u64::from(rand::random::<u16>() % 900));
         tokio::time::sleep(life).await;
         child.start_kill().expect("killed");
         let status = child.wait().await.expect("ended");
@@ -93,7 +110,8 @@ async fn an_agent_killed_while_it_processes_and_sends_loses_and_doubles_nothing(
             "it ended by the kill: {status}"
         );
     }
-    soon("all fed", feeder).await.expect("all sent");
+    over.cancel();
+    let fed = soon("all fed", feeder).await.expect("all sent");
 
     // Once more, in this process, to the end.
     soon("all out", alice.flushed()).await.expect("flushed");
@@ -110,7 +128,7 @@ async fn an_agent_killed_while_it_processes_and_sends_loses_and_doubles_nothing(
     // Of Alice's messages: each once, in order, in both vaults (the transcripts are the same).
     let texts = texts(&messages);
     let from_alice: Vec<&String> = texts.iter().filter(|text| text.starts_with("alice ")).collect();
-    let expected: Vec<String> = (0..FROM_ALICE).map(|number| format!("alice {number}")).collect();
+    let expected: Vec<String> = (0..fed).map(|number| format!("alice {number}")).collect();
     assert_eq!(from_alice, expected.iter().collect::<Vec<_>>());
     // Of Bob's echoes: those whose message was acknowledged are there, in order; one is there twice only where a kill came
     // between its sending and the acknowledgement, so at most once for each kill.
@@ -142,7 +160,7 @@ async fn an_agent_killed_while_it_processes_and_sends_loses_and_doubles_nothing(
     // What is left unacknowledged begins right behind the last echo.
     let acked = unique.len();
     let mut rest = theirs.messages();
-    if acked < FROM_ALICE {
+    if acked < fed {
         let next = soon("the next message", rest.next()).await.expect("a message");
         let text = String::from_utf8(next.payload.to_vec()).expect("text");
         let next: usize = text.strip_prefix("alice ").expect("alice's").parse().expect("a number");
@@ -159,15 +177,26 @@ async fn an_agent_killed_while_it_processes_and_sends_loses_and_doubles_nothing(
     bob.close(Duration::from_secs(5)).await;
 }
 
-fn spawn_child(world: &World, channel: ChannelId) -> tokio::process::Child {
-    tokio::process::Command::new(std::env::current_exe().expect("this binary"))
+/// Waits until the process has acknowledged so many messages.
+async fn acknowledged(lines: &mut Lines<BufReader<ChildStdout>>, mut count: usize) {
+    while count > 0 {
+        let line = lines.next_line().await.expect("text").expect("it runs");
+        count -= usize::from(line == ACKED);
+    }
+}
+
+/// Starts the process. Its output must stay open as long as it runs: it says more.
+fn spawn_child(world: &World, channel: ChannelId) -> (tokio::process::Child, Lines<BufReader<ChildStdout>>) {
+    let mut child = tokio::process::Command::new(std::env::current_exe().expect("this binary"))
         .args(["crash_child", "--exact", "--test-threads=1", "--nocapture"])
         .env(VAULT, world.vault("bob"))
         .env(CHANNEL, channel.to_string())
         .env(RELAY, format!("{}@{}", world.relay.endpoint, world.relay.addresses[0]))
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .expect("a process")
+        .expect("a process");
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    (child, lines)
 }

@@ -40,7 +40,9 @@ fn nobody() -> (UdpSocket, SocketAddr) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_on_both_ways_share_a_channel_and_one_without_udp_catches_up() {
     let world = World::with(with_https).await;
-    let (alice, over_https) = enter(world.config("alice")).await;
+    let mut config = world.config("alice");
+    config.network.transport = Transport::Udp;
+    let (alice, over_https) = enter(config).await;
     assert!(!over_https);
     let mut config = world.config("bob");
     config.network.transport = Transport::Https;

@@ -115,9 +115,14 @@ async fn waits_end_when_the_api_key_is_revoked_meanwhile_and_the_inbox_is_given_
     soon("all out", alice.flushed()).await.expect("flushed");
     super::world::reach(&channels[1], channels[0].cursor().await.expect("a cursor")).await;
 
-    let waiter = bob.clone();
+    let (waiter, mut events) = (bob.clone(), bob.events());
     *account.refuses.lock() = Some(Code::KeyRevoked);
     world.stop_relay().await;
+    // Until then he believes that he is current.
+    event(&mut events, "bob disconnected", |event| {
+        matches!(event, Event::Disconnected { .. })
+    })
+    .await;
     let waiting = tokio::spawn(async move { waiter.connected().await.and(waiter.caught_up().await) });
     world.start_relay().await;
     let waited = soon("the waiter", waiting).await.expect("no panic");

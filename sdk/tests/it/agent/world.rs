@@ -6,7 +6,7 @@ use skytale_log_store::{LocalConfig, LocalStore, LogStore};
 use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Action, Claims, Confirmation, Scope, TokenSigner};
 use skytale_proto::{AccountId, AgentId, Detail, Frame, FrameId, Header, KeyId, LogId, Offset, Policy};
-use skytale_relay_node::{AcceptedRollback, RelayConfig, RelayNode, TrustSource};
+use skytale_relay_node::{AcceptedRollback, HttpsError, RelayConfig, RelayNode, StartError, TrustSource};
 use skytale_sdk::{
     Agent, AgentConfig, Channel, Event, Events, Message, NetworkConfig, Relay, Token, TokenFn, TokenSource,
     TokenSubject, VaultKey,
@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
@@ -280,12 +280,22 @@ async fn start(config: &RelayConfig, dir: &Path, mint: &Mint) -> Running {
 }
 
 async fn serve(config: &RelayConfig, store: Arc<dyn LogStore>, mint: &Mint) -> RelayNode {
-    let trust = TrustSource::Static(Jwks {
-        keys: vec![mint.signer.jwk()],
-    });
-    RelayNode::start(config.clone(), store, trust, None)
-        .await
-        .expect("a relay node")
+    let began = Instant::now();
+    loop {
+        let trust = TrustSource::Static(Jwks {
+            keys: vec![mint.signer.jwk()],
+        });
+        match RelayNode::start(config.clone(), Arc::clone(&store), trust, None).await {
+            Ok(node) => return node,
+            // The node before has not let go of its port yet, or another test has it for a while.
+            Err(StartError::Bind(_) | StartError::Https(HttpsError::Bind { .. }))
+                if began.elapsed() < Duration::from_secs(90) =>
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => panic!("a relay node: {error}"),
+        }
+    }
 }
 
 pub(crate) fn agent_config(vault: PathBuf, tokens: TokenSource, relay: Relay) -> AgentConfig {

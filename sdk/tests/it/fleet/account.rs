@@ -9,6 +9,7 @@ use skytale_sdk::{Agent, Channel, Messages};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Agents that talk in one channel, with a record of everything.
@@ -17,25 +18,30 @@ pub(crate) struct Account {
     agents: Vec<AgentId>,
     written: Arc<Mutex<Vec<Event>>>,
     acknowledgements: Mutex<JoinSet<()>>,
-    readers: Vec<JoinHandle<Vec<FrameId>>>,
-    over: tokio_util::sync::CancellationToken,
+    readers: Vec<Reader>,
+}
+
+/// A task that reads an agent's inbox.
+struct Reader {
+    /// The number of messages that it must reach, once that is known.
+    count: watch::Sender<Option<usize>>,
+    shown: JoinHandle<Vec<FrameId>>,
 }
 
 impl Account {
     /// Creates the account of agents in a channel, each with its own handle.
     pub(crate) fn of(agents: &[Agent], channels: &[Channel]) -> Self {
-        let over = tokio_util::sync::CancellationToken::new();
-        let readers = channels
-            .iter()
-            .map(|channel| tokio::spawn(read(channel.messages(), over.clone())))
-            .collect();
+        let readers = channels.iter().map(|channel| {
+            let (count, reached) = watch::channel(None);
+            let shown = tokio::spawn(read(channel.messages(), reached));
+            Reader { count, shown }
+        });
         Self {
             channels: channels.to_vec(),
             agents: agents.iter().map(Agent::id).collect(),
             written: Arc::default(),
             acknowledgements: Mutex::default(),
-            readers,
-            over,
+            readers: readers.collect(),
         }
     }
 
@@ -76,12 +82,17 @@ impl Account {
         let messages = assert_same(&self.channels).await;
         let count = self.sent();
         assert_eq!(messages.len(), count, "each message is there once");
-        self.over.cancel();
-        let log = log_of(fleet, self.channels[0].id()).await;
-        for ((channel, agent), reader) in self.channels.iter().zip(&self.agents).zip(self.readers) {
-            let shown = soon("a reader", reader).await.expect("read");
+        let mut expected: Vec<Vec<FrameId>> = Vec::new();
+        for (agent, reader) in self.agents.iter().zip(&self.readers) {
             let others = messages.iter().filter(|message| message.author != *agent);
-            let expected: Vec<FrameId> = others.map(|message| message.frame_id).collect();
+            let others: Vec<FrameId> = others.map(|message| message.frame_id).collect();
+            reader.count.send_replace(Some(others.len()));
+            expected.push(others);
+        }
+        let log = log_of(fleet, self.channels[0].id()).await;
+        let agents = self.channels.iter().zip(&self.agents);
+        for ((channel, agent), (reader, expected)) in agents.zip(self.readers.into_iter().zip(expected)) {
+            let shown = soon("a reader", reader.shown).await.expect("read");
             assert_eq!(shown, expected, "the inbox gave each once, in order");
             let mut written = self.written.lock().clone();
             written.extend(shown_to(channel, *agent, &log, &written).await);
@@ -92,23 +103,27 @@ impl Account {
     }
 }
 
-/// Reads an inbox to its end, and acknowledges.
-async fn read(mut messages: Messages, over: tokio_util::sync::CancellationToken) -> Vec<FrameId> {
+/// Reads an inbox until it has given so many messages, and acknowledges.
+async fn read(mut messages: Messages, mut count: watch::Receiver<Option<usize>>) -> Vec<FrameId> {
     let mut read = Vec::new();
     loop {
         let message = tokio::select! {
             biased;
             message = messages.next() => message.expect("the agent is open"),
-            // All that there is was read: a moment for what is on its way from the vault.
-            () = ended(&over) => return read,
+            () = reached(&mut count, read.len()) => return read,
         };
         message.ack().await.expect("acknowledged");
         read.push(message.frame_id);
     }
 }
 
-async fn ended(over: &tokio_util::sync::CancellationToken) {
-    over.cancelled().await;
+/// Resolves when this many messages are all that must come, and a moment without another one has passed.
+async fn reached(count: &mut watch::Receiver<Option<usize>>, read: usize) {
+    let is_reached = |count: &Option<usize>| count.is_some_and(|count| read >= count);
+    if count.wait_for(is_reached).await.is_err() {
+        // The account was dropped: its test has failed.
+        std::future::pending::<()>().await;
+    }
     tokio::time::sleep(Duration::from_millis(500)).await;
 }
 

@@ -91,10 +91,11 @@ impl Directory {
                 if directory.hangs.load(Ordering::SeqCst) {
                     std::future::pending::<()>().await;
                 }
-                directory.regions.lock().push(subject.region);
                 directory.mint.life_s.store(*directory.life_s.lock(), Ordering::Relaxed);
                 let mut named: Vec<rest::Relay> = directory.named.lock().iter().map(entry).collect();
                 order(&mut named);
+                // Last: whoever sees it knows which list this answer has.
+                directory.regions.lock().push(subject.region);
                 Ok(directory.mint.token(&subject).with_relays(named))
             }
         }))

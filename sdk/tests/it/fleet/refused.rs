@@ -19,7 +19,7 @@ fn refused() -> Way {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_relay_cannot_append_goes_out_at_another() {
-    let fleet = Fleet::new(2, 1_000).await;
+    let fleet = Fleet::new(2, 15_000).await;
     let agents = fleet.agents(2).await;
     let channels = channel_of(&agents.iter().collect::<Vec<_>>()).await;
     let mut events = agents[0].events();
@@ -50,7 +50,7 @@ async fn what_one_relay_cannot_append_goes_out_at_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_relay_can_append_waits_in_the_outbox_and_goes_out_when_one_can() {
-    let fleet = Fleet::new(2, 1_000).await;
+    let fleet = Fleet::new(2, 15_000).await;
     let agents = fleet.agents(2).await;
     let channels = channel_of(&agents.iter().collect::<Vec<_>>()).await;
     let (mut events, mut held) = (agents[0].events(), agents[0].events());
@@ -91,7 +91,7 @@ async fn what_no_relay_can_append_waits_in_the_outbox_and_goes_out_when_one_can(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_whose_nearest_relay_is_not_ready_goes_on_at_the_next() {
-    let fleet = Fleet::new(2, 1_000).await;
+    let fleet = Fleet::new(2, 15_000).await;
     // As a node that has just started, and whose streams do not answer.
     let store = &fleet.nodes[0].store;
     store.reads(Way::Refused(StoreError::CatchingUp { home: "0/0".into() }));

@@ -3,7 +3,8 @@
 use super::account::Account;
 use super::nodes::Fleet;
 use crate::agent::world::{channel_of, soon};
-use skytale_sdk::{Agent, Event};
+use skytale_proto::AgentId;
+use skytale_sdk::{Agent, Channel, Event, Sent};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +32,7 @@ async fn under_load(fleet: &Fleet, agents: usize, faults: impl Future<Output = (
     let adding = async {
         while !over.is_cancelled() {
             let channel = agents[0].create_channel("aside").await.expect("made");
-            let added = soon("added", channel.add(&[agents[1].id()])).await.expect("claimed");
+            let added = soon("added", add(&channel, agents[1].id())).await;
             soon("delivered", added.delivered()).await.expect("delivered");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -54,6 +55,17 @@ async fn under_load(fleet: &Fleet, agents: usize, faults: impl Future<Output = (
             }
         }
         assert!(moves > 0, "each had its relay node taken away");
+    }
+}
+
+/// Adds an agent, in as many attempts as it takes: a claim fails if its session ends.
+async fn add(channel: &Channel, agent: AgentId) -> Sent {
+    loop {
+        match channel.add(&[agent]).await {
+            Ok(added) => return added,
+            Err(error) => assert!(error.is_retryable(), "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

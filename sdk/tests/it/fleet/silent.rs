@@ -7,13 +7,14 @@ use skytale_log_store::StoreError;
 use skytale_log_store::faulty::Way;
 use skytale_proto::Code;
 use skytale_sdk::{Agent, Event, Events};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than a healthy node takes on an overloaded machine.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(8);
 
 async fn fleet(count: usize) -> Fleet {
-    let mut fleet = Fleet::new(count, 1_000).await;
+    // These nodes answer pings: no session is to be lost.
+    let mut fleet = Fleet::new(count, 15_000).await;
     fleet.answer_timeout = PATIENCE;
     fleet
 }
@@ -39,6 +40,17 @@ async fn stream(account: &Account, numbers: &[usize], count: usize) {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Returns the most moves within a time among relay nodes of which none is better: to each of the others once, and then
+/// only to one whose pause is over. The first pause is 5 s long, and each further one twice as long as the one before.
+fn moves_max(others: usize, time: Duration) -> usize {
+    let (mut most, mut pause) = (others, Duration::from_secs(5));
+    while pause <= time {
+        most += 1;
+        pause *= 2;
+    }
+    most
 }
 
 /// Closes an agent, and returns its moves, the number of silent relay nodes, and the number of times without a session.
@@ -122,6 +134,7 @@ async fn a_relay_that_says_that_it_cannot_has_answered() {
     let fleet = fleet(2).await;
     let agents = fleet.agents(2).await;
     let channels = channel_of(&agents.iter().collect::<Vec<_>>()).await;
+    let began = Instant::now();
     let (mut held, events) = (agents[0].events(), agents[0].events());
     let account = Account::of(&agents, &channels);
     for node in &fleet.nodes {
@@ -130,52 +143,62 @@ async fn a_relay_that_says_that_it_cannot_has_answered() {
     stream(&account, &[0, 1], 20).await;
     // For much longer than an answer is waited for.
     let id = channels[0].id();
-    for _ in 0..6 {
-        event(
-            &mut held,
-            "held",
-            |event| matches!(event, Event::SendHeld { channel, code: Code::HomeUnreachable, .. } if *channel == id),
-        )
+    let (mut times, mut moves) = (0, Vec::new());
+    while times < 6 || began.elapsed() < 2 * PATIENCE {
+        event(&mut held, "held", |event| {
+            if let Event::Moved { code, .. } = event {
+                moves.push(*code);
+            }
+            matches!(event, Event::SendHeld { channel, code: Code::HomeUnreachable, .. } if *channel == id)
+        })
         .await;
+        times += 1;
     }
+    // Elsewhere once, and then not to and fro.
+    let most = moves_max(fleet.nodes.len() - 1, began.elapsed());
+    assert!(moves.len() <= most, "{moves:?}");
     for node in &fleet.nodes {
         node.store.appends(Way::Through);
     }
     account.settle(&fleet).await;
-    let (moves, silent, disconnected) = told(&agents[0], events).await;
+    let (_, silent, disconnected) = told(&agents[0], events).await;
     assert_eq!((silent, disconnected), (0, 0));
-    // Elsewhere once, and then not to and fro.
-    assert!(moves.len() <= 2, "{moves:?}");
     fleet.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_all_are_silent_agents_do_not_run_to_and_fro() {
     let mut fleet = fleet(3).await;
-    fleet.answer_timeout = Duration::from_millis(500);
+    fleet.answer_timeout = Duration::from_secs(1);
     let agents = fleet.agents(2).await;
     let channels = channel_of(&agents.iter().collect::<Vec<_>>()).await;
+    let began = Instant::now();
     let (mut silent, events) = (agents[0].events(), agents[0].events());
     let account = Account::of(&agents, &channels);
     for node in &fleet.nodes {
         node.store.appends(lost());
     }
     stream(&account, &[0, 1], 20).await;
+    let mut moves = Vec::new();
     for _ in 0..8 {
         event(&mut silent, "silent", |event| {
+            if let Event::Moved { code, .. } = event {
+                moves.push(*code);
+            }
             matches!(event, Event::RelaySilent { .. })
         })
         .await;
     }
+    // Each of the others once, and the first again after its pause.
+    let most = moves_max(fleet.nodes.len() - 1, began.elapsed());
+    assert!(moves.len() <= most, "{moves:?}");
     for node in &fleet.nodes {
         node.store.appends(Way::Through);
         node.store.tell();
     }
     account.settle(&fleet).await;
-    let (moves, silent, disconnected) = told(&agents[0], events).await;
+    let (_, silent, disconnected) = told(&agents[0], events).await;
     assert!(silent >= 8 && disconnected == 0, "{silent} {disconnected}");
-    // Each of the others once, and the first again after its pause.
-    assert!(moves.len() <= 4, "{moves:?}");
     fleet.end().await;
 }
 

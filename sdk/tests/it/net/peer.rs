@@ -18,9 +18,9 @@ use zeroize::Zeroizing;
 
 /// Fails a test that hangs.
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(30), future)
+    tokio::time::timeout(Duration::from_secs(90), future)
         .await
-        .expect("an end within 30 s")
+        .expect("an end within 90 s")
 }
 
 pub(crate) fn now_s() -> u64 {

@@ -106,7 +106,9 @@ async fn verdicts_come_to_their_frames_in_order() {
 
 #[tokio::test]
 async fn what_is_in_flight_is_bounded_in_bytes() {
-    let script = Script::run(|mut peer| {
+    let ninth_read = Arc::new(Notify::new());
+    let told = Arc::clone(&ninth_read);
+    let script = Script::run(move |mut peer| {
         Box::pin(async move {
             started(&mut peer).await;
             let (_, mut line) = peer.stream().await;
@@ -120,6 +122,7 @@ async fn what_is_in_flight_is_bounded_in_bytes() {
             assert!(ninth.is_err(), "a frame too many was sent");
             line.write(&appended(1)).await;
             line.read::<AppendRequest>().await;
+            told.notify_one();
             peer.connection.closed().await;
         })
     })
@@ -131,8 +134,7 @@ async fn what_is_in_flight_is_bounded_in_bytes() {
             .await
             .expect("room in the end");
     }
-    // The ninth frame is out when the script has read it.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    within(ninth_read.notified()).await;
     session.close().await;
     script.end().await;
 }
@@ -217,7 +219,9 @@ async fn a_lost_connection_makes_appends_ambiguous() {
 
 #[tokio::test]
 async fn a_renewed_appender_goes_on_with_one_more_stream_which_its_clones_share() {
-    let script = Script::run(|mut peer| {
+    let first_ended = Arc::new(Notify::new());
+    let told = Arc::clone(&first_ended);
+    let script = Script::run(move |mut peer| {
         Box::pin(async move {
             started(&mut peer).await;
             let (_, mut first) = peer.stream().await;
@@ -234,6 +238,7 @@ async fn a_renewed_appender_goes_on_with_one_more_stream_which_its_clones_share(
             }
             // Nobody uses the first one any more.
             assert_eq!(first.receive.read(&mut [0; 1]).await.expect("an end"), None);
+            told.notify_one();
             peer.connection.closed().await;
         })
     })
@@ -251,7 +256,7 @@ async fn a_renewed_appender_goes_on_with_one_more_stream_which_its_clones_share(
         let receipt = within(pending.outcome()).await.expect("appended");
         assert_eq!(receipt.offset, Offset::new(offset));
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    within(first_ended.notified()).await;
     session.close().await;
     script.end().await;
 }

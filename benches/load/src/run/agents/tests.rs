@@ -21,6 +21,11 @@ const AGENTS: usize = 3;
 
 /// A stage with three agents and a channel, whose API cannot be reached.
 pub(super) async fn stage(dir: &Path) -> Arc<Stage> {
+    stage_at(dir, "http://127.0.0.1:1").await
+}
+
+/// The same, with an API of this URL.
+pub(super) async fn stage_at(dir: &Path, api: &str) -> Arc<Stage> {
     let message = What::Append {
         author: Agent(0),
         body_bytes: 200,
@@ -46,7 +51,7 @@ pub(super) async fn stage(dir: &Path) -> Arc<Stage> {
         base: base.expect("it begins"),
         config: AgentsConfig {
             dir: dir.to_owned(),
-            api: ApiClient::new("http://127.0.0.1:1", key).expect("a client"),
+            api: ApiClient::new(api, key).expect("a client"),
             network: NetworkConfig::default(),
         },
     })

@@ -137,10 +137,9 @@ async fn give_up_the_beginning(account: &Account, dir: &Path) -> BTreeSet<LogId>
     };
     let _keeper = Keeping::start(enforcing.clone());
     let store = open(enforcing).await;
-    let context = account.context().await.expect("JetStream");
     let begun = Instant::now();
     loop {
-        let stream = context.get_stream("SKYTALE_LOG_0_0").await.expect("the stream");
+        let stream = account.stream("SKYTALE_LOG_0_0").await;
         if stream.cached_info().state.first_sequence > 1 {
             break;
         }

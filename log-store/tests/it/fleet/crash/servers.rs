@@ -171,10 +171,9 @@ pub(super) async fn one(cluster: &Cluster, disk: &Disk, rounds: u32) {
 
 /// The server that leads the first shard's stream.
 async fn leader(account: &Account) -> usize {
-    let context = account.context().await.expect("JetStream");
     let begun = Instant::now();
     loop {
-        let stream = context.get_stream("SKYTALE_LOG_0_0").await.expect("the stream");
+        let stream = account.stream("SKYTALE_LOG_0_0").await;
         let leader = stream
             .cached_info()
             .cluster

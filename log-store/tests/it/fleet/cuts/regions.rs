@@ -181,9 +181,8 @@ async fn regions_far_apart_agree_and_what_is_sent_at_once_travels_together() {
         assert!(!agree(&home, &away, log).await.is_empty());
     }
     let near = account.through(&wired.cluster.ports[..1]);
-    let context = near.context().await.expect("JetStream");
-    let stream = context.get_stream("SKYTALE_LOG_0_0").await.expect("the stream");
-    let last = stream.get_info().await.expect("its state").state.last_sequence;
+    let stream = near.stream("SKYTALE_LOG_0_0").await;
+    let last = stream.cached_info().state.last_sequence;
     let mut batches = HashSet::new();
     for sequence in 1..=last {
         let message = stream.get_raw_message(sequence).await.expect("a message");

@@ -1,24 +1,32 @@
 //! Behaviour of agents without a relay node.
 
-use super::super::tests::{ROOM, stage};
+use super::super::tests::{ROOM, stage, stage_at};
 use super::*;
 use futures_util::future::{FutureExt as _, ready};
 use skytale_proto::{ChannelMode, FrameId};
 use skytale_workload::Channel as Room;
+use tokio::net::TcpListener;
 
-/// Long enough for what an agent does offline.
-const A_WHILE: Duration = Duration::from_millis(300);
+/// An API that answers nobody.
+struct Mute(TcpListener);
 
-async fn actor(dir: &std::path::Path) -> (Actor, Arc<Open>) {
-    let stage = stage(dir).await;
+async fn actor(dir: &std::path::Path) -> (Actor, Arc<Open>, Mute) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let stage = stage_at(dir, &url).await;
     let open = Arc::new(Open::new(&stage.base, 0, None));
-    (Actor::new(stage, 0).0, open)
+    (Actor::new(stage, 0).0, open, Mute(listener))
 }
 
 /// Comes, and has no session.
-async fn come(actor: &mut Actor, open: &Arc<Open>) {
-    let come = tokio::time::timeout(A_WHILE, actor.come(Duration::ZERO, open));
-    assert!(come.await.is_err(), "it has a session");
+async fn come(actor: &mut Actor, open: &Arc<Open>, api: &Mute) {
+    // What came from the life before.
+    while api.0.accept().now_or_never().is_some() {}
+    tokio::select! {
+        _ = actor.come(Duration::ZERO, open) => panic!("it has a session"),
+        // It has done by then what it does offline.
+        asked = api.0.accept() => drop(asked.expect("a connection")),
+    }
 }
 
 /// Does the append of an event: those of the plan come after three others.
@@ -45,8 +53,8 @@ fn counts(stage: &Stage) -> [u64; 4] {
 #[tokio::test]
 async fn an_agent_that_never_had_a_session_does_not_go_offline() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (mut actor, open) = actor(dir.path()).await;
-    come(&mut actor, &open).await;
+    let (mut actor, open, api) = actor(dir.path()).await;
+    come(&mut actor, &open, &api).await;
     assert!(actor.life.is_some());
     actor.go_away().await;
     assert_eq!(counts(&actor.stage), [0; 4]);
@@ -55,8 +63,8 @@ async fn an_agent_that_never_had_a_session_does_not_go_offline() {
 #[tokio::test]
 async fn what_was_not_in_the_log_is_taken_up_when_its_agent_comes_back() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (mut actor, open) = actor(dir.path()).await;
-    come(&mut actor, &open).await;
+    let (mut actor, open, api) = actor(dir.path()).await;
+    come(&mut actor, &open, &api).await;
     append(&mut actor, create(), 0).await;
     append(&mut actor, Frame::Message(Room(0)), 1).await;
     for _ in 0..2 {
@@ -65,7 +73,7 @@ async fn what_was_not_in_the_log_is_taken_up_when_its_agent_comes_back() {
         assert_eq!((actor.waiting.len(), actor.left.len()), (0, 2));
         // The events are done without them.
         assert_eq!(Arc::strong_count(&open), 1);
-        come(&mut actor, &open).await;
+        come(&mut actor, &open, &api).await;
     }
     actor.go_away().await;
     assert_eq!(counts(&actor.stage), [2, 0, 0, 0]);
@@ -75,8 +83,8 @@ async fn what_was_not_in_the_log_is_taken_up_when_its_agent_comes_back() {
 #[tokio::test]
 async fn a_message_that_a_vault_has_lost_is_a_fault() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (mut actor, open) = actor(dir.path()).await;
-    come(&mut actor, &open).await;
+    let (mut actor, open, api) = actor(dir.path()).await;
+    come(&mut actor, &open, &api).await;
     append(&mut actor, create(), 0).await;
     append(&mut actor, Frame::Message(Room(0)), 1).await;
     actor.go_away().await;
@@ -85,7 +93,7 @@ async fn a_message_that_a_vault_has_lost_is_a_fault() {
             *frame = FrameId::generate();
         }
     }
-    come(&mut actor, &open).await;
+    come(&mut actor, &open, &api).await;
     actor.go_away().await;
     assert_eq!(counts(&actor.stage), [2, 0, 1, 0]);
     let (faults, count) = actor.stage.judge.faults();
@@ -96,16 +104,25 @@ async fn a_message_that_a_vault_has_lost_is_a_fault() {
 #[tokio::test]
 async fn a_commit_that_adds_and_removes_is_sent_once() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (mut actor, open) = actor(dir.path()).await;
-    come(&mut actor, &open).await;
+    let (mut actor, open, api) = actor(dir.path()).await;
+    come(&mut actor, &open, &api).await;
     append(&mut actor, create(), 0).await;
     for agent in [1, 2] {
         actor.stage.ids[agent].send_replace(Some(AgentId::from_bytes([agent as u8; 32])));
     }
     let open = Arc::new(Open::new(&actor.stage.base, 4, None));
+    let stage = Arc::clone(&actor.stage);
     let commit = actor.commit(Duration::ZERO, 0, &[Number(1)], &[Number(2)], open);
     // Without a session there are no KeyPackages.
-    let _ = tokio::time::timeout(A_WHILE, commit).await;
+    let removed = async {
+        while counts(&stage)[0] < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        _ = commit => {}
+        () = removed => {}
+    }
     assert_eq!(counts(&actor.stage)[0], 2);
     actor.go_away().await;
 }
