@@ -39,7 +39,7 @@ async fn two_over(first: Arc<dyn LogStore>, second: Arc<dyn LogStore>) -> [Fixtu
     [one, two]
 }
 
-/// What the agents know of the node they are at.
+/// State of the node, as far as its agents know it.
 #[derive(Clone)]
 struct Drain(watch::Receiver<bool>);
 

@@ -178,7 +178,7 @@ async fn a_server_that_comes_back_without_syncing_stops_a_running_node() {
     for dir in [dir, TempDir::new().expect("a folder")] {
         let reason = match FleetStore::open(asking(&account, dir.path())).await {
             Err(error) => error.to_string(),
-            // The server was too slow to say it, and is asked again.
+            // The server was too slow to say it, and has to be asked once more.
             Ok(store) => {
                 let reason = why_stopped(&store).await;
                 store.close().await.expect("closed");
