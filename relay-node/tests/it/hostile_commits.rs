@@ -1,9 +1,9 @@
 //! A member that commits without pause: the others' commits are taken all the same.
 
 use crate::client::Client;
-use crate::fixture::{Fixture, claim, commit, config, key_package, message};
+use crate::fixture::{Fixture, claim, claim_as, commit, config, key_package, key_package_of, message, policy};
 use crate::key_packages::claimed;
-use skytale_proto::{AccountId, AgentId, ChannelId, Code};
+use skytale_proto::{AccountId, AgentId, ChannelId, ClaimRule, Code};
 
 /// Commits until the relay node takes no more for now. Returns the handshake head.
 async fn commit_without_pause(client: &Client, channel: ChannelId, author: AgentId, head: u64) -> u64 {
@@ -68,12 +68,20 @@ async fn a_member_that_puts_many_agents_of_its_own_on_the_roster_commits_no_more
     let mut head = 1;
     for _ in 0..4 {
         let (agent, client) = fixture.agent_with(|claims| claims.acct = mallory).await;
-        client.append(&key_package(agent.id, false)).await.expect("offered");
-        claimed(&client, &claim(agent.id, agent.id)).await;
+        for frame in [
+            policy(agent.id, mallory, ClaimRule::Anyone),
+            key_package_of(agent.id, mallory, false),
+        ] {
+            client.append(&frame).await.expect("offered");
+        }
         own.push((agent, client));
     }
     // Alice adds the first; it adds the others.
     claimed(&a, &claim(own[0].0.id, alice.id)).await;
+    for (agent, _) in &own[1..] {
+        let claim = claim_as(agent.id, own[0].0.id, mallory);
+        claimed(&own[0].1, &claim).await;
+    }
     let adds = commit(channel, alice.id, head, &[own[0].0.id], &[]);
     head = a.append(&adds).await.expect("added").offset;
     let others: Vec<AgentId> = own[1..].iter().map(|(agent, _)| agent.id).collect();
