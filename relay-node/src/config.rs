@@ -134,7 +134,7 @@ pub struct LimitsConfig {
     /// Bytes that an account may have stored, as far as this node took them; without it nine tenths of the file system that the data folder
     /// is on.
     pub account_stored_bytes_max: Option<u64>,
-    /// Seconds' worth of frames and bytes that may come at once. A burst is read at twice the account's sustained rate.
+    /// Seconds' worth of frames and bytes that may come at once. A burst is read at the account's sustained rate of bytes, and at twice its rate of frames.
     pub burst_s: u32,
     /// Bytes sent on one connection and not yet acknowledged by its peer, which the node must keep.
     pub send_window_bytes: u32,

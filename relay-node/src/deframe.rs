@@ -38,6 +38,11 @@ impl Deframer {
         Some(message)
     }
 
+    /// Whether so many bytes of the next message are here.
+    pub(crate) fn has(&self, bytes: usize) -> bool {
+        self.buffer.len() >= LENGTH_BYTES + bytes
+    }
+
     /// Whether it is between two messages.
     pub(crate) fn is_empty(&self) -> bool {
         self.buffer.is_empty()

@@ -94,6 +94,16 @@ impl Receiver {
         }
     }
 
+    /// Waits for so many bytes of the next message, whose length is known.
+    pub(crate) async fn has(&mut self, bytes: usize) -> Result<(), ReceiveError> {
+        while !self.deframer.has(bytes) {
+            if !self.more().await? {
+                return Err(ReceiveError::Cut);
+            }
+        }
+        Ok(())
+    }
+
     /// The next message; `None` where the stream was finished between messages.
     pub(crate) async fn message<M: Message + Default>(&mut self, limit: usize) -> Result<Option<M>, ReceiveError> {
         match self.length(limit).await? {

@@ -12,6 +12,7 @@
 use crate::authorize;
 use crate::incoming::Taken;
 use crate::metrics::{self, Verdict};
+use crate::pace::PIECE_BYTES;
 use crate::rate::Cost;
 use crate::refusal::{self, Short, counted};
 use crate::session::Session;
@@ -138,7 +139,7 @@ async fn request(session: &Session, receiver: &mut Receiver) -> Result<Option<(B
     let Some(length) = receiver.length(limits::MESSAGE_BYTES_MAX).await? else {
         return Ok(None);
     };
-    session.account.pace.wait(length).await;
+    session.account.pace.wait(length.min(PIECE_BYTES)).await;
     let (body, in_flight) = body(session, receiver, length).await?;
     let message: AppendRequest = decode_message(body)?;
     Ok(Some((message.frame, in_flight)))
@@ -186,11 +187,22 @@ pub(crate) async fn body(
     let begun = node.incoming.body(session.account.id, length);
     let bytes = tokio::select! {
         biased;
-        bytes = receiver.bytes(length) => bytes?,
+        bytes = paced(session, receiver, length) => bytes?,
         () = begun.gives_way() => return Err(ReceiveError::NoRoom),
         () = sleep(node.config.session.request_timeout()) => return Err(ReceiveError::Late),
     };
     Ok((bytes, in_flight))
+}
+
+/// The bytes of a request, read piece by piece at the account's pace. The first piece has been waited for.
+async fn paced(session: &Session, receiver: &mut Receiver, length: usize) -> Result<Bytes, ReceiveError> {
+    let mut read = PIECE_BYTES;
+    while read < length {
+        receiver.has(read).await?;
+        session.account.pace.wait(PIECE_BYTES.min(length - read)).await;
+        read += PIECE_BYTES;
+    }
+    receiver.bytes(length).await
 }
 
 /// Checks a frame and hands it to the store, or says why not.
