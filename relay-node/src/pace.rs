@@ -64,12 +64,17 @@ impl Pace {
         }
     }
 
-    /// Waits until a frame of so many bytes may be read.
-    pub(crate) async fn wait(&self, bytes: usize) {
+    /// Waits until a frame of so many bytes may be read. Gives the times of its pieces: all of its time is taken at once, so that
+    /// the frames of an account come one after the other, and none holds room while it waits for others.
+    pub(crate) async fn wait(&self, bytes: usize) -> Pieces {
         let now = Instant::now();
         let at = self.reserve(bytes, now);
         if at > now {
             sleep_until(at).await;
+        }
+        Pieces {
+            begins: at,
+            costs: self.costs,
         }
     }
 
@@ -79,6 +84,23 @@ impl Pace {
         let at = now.checked_sub(TOLERANCE).map_or(*due, |late| late.max(*due));
         *due = at + self.costs.of(bytes);
         at
+    }
+}
+
+/// Times of a frame's pieces.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pieces {
+    begins: Instant,
+    costs: Costs,
+}
+
+impl Pieces {
+    /// Waits until more than so many bytes of the frame may be read.
+    pub(crate) async fn after(&self, bytes: usize) {
+        let at = self.begins + self.costs.of(bytes);
+        if at > Instant::now() {
+            sleep_until(at).await;
+        }
     }
 }
 
@@ -125,6 +147,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_pieces_of_a_frame_come_within_its_time_and_other_frames_behind_it() {
+        let pace = pace(|_| {});
+        // Nothing is saved up.
+        pace.wait(1 << 20).await;
+        let (one, begun) = (pace.wait(1 << 20).await, Instant::now());
+        let mut next = Box::pin(pace.wait(1 << 20));
+        assert!((&mut next).now_or_never().is_none());
+        for piece in 1..16 {
+            one.after(piece * PIECE_BYTES).await;
+            let expected = Duration::from_micros(15_625 * piece as u64 / 16);
+            let took = begun.elapsed();
+            assert!(
+                took + Duration::from_millis(2) >= expected && took <= expected + Duration::from_millis(2),
+                "{took:?}"
+            );
+        }
+        next.await;
+        let took = begun.elapsed();
+        assert!(took <= Duration::from_millis(18), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_account_with_a_low_rate_has_its_burst_at_once() {
         let pace = pace(|limits| {
             limits.account_frames_per_second = Some(10);
@@ -138,7 +182,7 @@ mod tests {
     async fn who_sends_now_and_then_never_waits_and_saves_nothing_up() {
         let pace = pace(|_| {});
         for _ in 0..100 {
-            assert!(pace.wait(1 << 20).now_or_never().is_some());
+            assert!(pace.wait(1 << 20).now_or_never().is_some(), "it has come late enough");
             tokio::time::advance(Duration::from_millis(20)).await;
         }
         tokio::time::advance(Duration::from_secs(3_600)).await;

@@ -475,13 +475,16 @@ mod tests {
         assert_eq!(rates.take(&B, &OTHER, commit_to(log(1))), Ok(()));
         assert_eq!(rates.take(&agent(30), &ONE, commit_to(log(2))), Ok(()));
         // What is refused for the account's sake takes nothing from the agent.
-        clock.advance(wait);
-        for _ in 0..2 {
+        for _ in 0..6 {
             rates.commit_refused(&agent(0), &ONE, &log(1));
         }
-        for _ in 0..3 {
+        for _ in 0..6 {
             assert_eq!(rates.take(&agent(30), &ONE, commit_to(log(1))), Ok(()));
         }
+        assert!(matches!(
+            rates.take(&agent(30), &ONE, commit_to(log(1))),
+            Err(Over::Commits(_))
+        ));
         clock.advance(Duration::from_secs(120));
         rates.forget_idle();
         assert!(rates.commits.lock().accounts.whole_at.is_empty());

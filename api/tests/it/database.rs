@@ -63,7 +63,9 @@ impl Database {
         let busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend' \
             AND state IS DISTINCT FROM 'idle'";
         let mut connection = PgConnection::connect(&server().await.url("postgres")).await.unwrap();
+        let begun = Instant::now();
         loop {
+            assert!(begun.elapsed() < Duration::from_secs(120), "a backend is at work");
             let busy = sqlx::query_scalar::<sqlx::Postgres, i64>(busy).bind(self.name());
             if busy.fetch_one(&mut connection).await.unwrap() == 0 {
                 break;

@@ -22,16 +22,16 @@ pub async fn any_frames_in_any_order_have_the_folds_verdicts(store: Store) {
             // to say: so nothing is.
             let alone = matches!(&frame.header().detail, Detail::Commit { recipients, .. } if !recipients.is_empty());
             if alone || story.in_flight.len() as u64 > dice.below(64) {
-                story.settle().await;
+                story.settle(&store).await;
             }
             let pending = queue(&store, &frame).await;
             let expected = story.expect(&frame);
             story.in_flight.push((pending, expected));
             if alone {
-                story.settle().await;
+                story.settle(&store).await;
             }
         }
-        story.settle().await;
+        story.settle(&store).await;
         story.compare(&store).await;
     }
 }
@@ -163,10 +163,17 @@ impl Story {
     }
 
     /// Waits for all that is in flight.
-    async fn settle(&mut self) {
+    async fn settle(&mut self, store: &Store) {
         for (pending, expected) in self.in_flight.drain(..) {
-            let verdict = pending.verdict().await;
-            let verdict = verdict.map(|accepted| Accepted { time_ms: 0, ..accepted });
+            let verdict = pending.verdict().await.map(|accepted| {
+                let duplicate = expected.as_ref().is_ok_and(|expected| expected.duplicate);
+                assert!(duplicate_fits(store, &accepted, duplicate), "{accepted:?}");
+                Accepted {
+                    time_ms: 0,
+                    duplicate,
+                    ..accepted
+                }
+            });
             assert_eq!(verdict, expected.map_err(AppendError::from));
         }
     }

@@ -333,7 +333,15 @@ impl Node {
                     }
                 });
             }
-            _ => waiter.tell(outcome),
+            _ => {
+                let is_unknown = matches!(outcome, Err(AppendError::Store(_)));
+                waiter.tell(outcome);
+                if let Some(shard) = self.shards.of(&log).and_then(|id| self.handles.get(&id))
+                    && is_unknown
+                {
+                    shard.refusals.add(log);
+                }
+            }
         }
     }
 }

@@ -29,6 +29,7 @@ use super::node::{Node, Queued, Shard};
 use crate::StoreError;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -61,8 +62,8 @@ pub(super) async fn publish_all(node: Arc<Node>, shard: super::ShardId, queue: m
         node: &node,
         shard,
         queue,
-        held: None,
-        refusal: node.why_ended(),
+        held: VecDeque::new(),
+        refusal: shard.unreachable("what became of a frame before this one is unknown"),
         gathering: Gathering::new(),
     };
     let publishing = async {
@@ -87,8 +88,8 @@ struct Source<'a> {
     node: &'a Node,
     shard: &'a Shard,
     queue: mpsc::UnboundedReceiver<Queued>,
-    /// Frame over the limits of the batch before.
-    held: Option<Queued>,
+    /// Frames taken out of the queue and not published yet.
+    held: VecDeque<Queued>,
     /// Failure reported of a batch that was given up, and of the frames asked for before that.
     refusal: StoreError,
     gathering: Gathering,
@@ -98,7 +99,7 @@ impl Source<'_> {
     /// The next frame; `None` when the node ends.
     async fn next(&mut self) -> Option<Queued> {
         loop {
-            let queued = match self.held.take() {
+            let queued = match self.held.pop_front() {
                 Some(queued) => queued,
                 None => tokio::select! {
                     biased;
@@ -114,12 +115,28 @@ impl Source<'_> {
 
     /// Returns the frame unless it was asked for before an author learned that a fate is unknown: such a frame must not
     /// pass a batch that was given up, nor one that was queued behind that batch.
-    fn fresh(&self, queued: Queued) -> Option<Queued> {
+    fn fresh(&mut self, queued: Queued) -> Option<Queued> {
         if !self.shard.refusals.is_before(&queued.waiter.log, queued.asked) {
             return Some(queued);
         }
         self.shard.fail(queued.waiter, self.refusal.clone());
+        self.refuse_stale();
         None
+    }
+
+    /// Refuses all such frames that are queued now, in one pass: what their authors send again meanwhile is behind the last of
+    /// them, and is not refused with it.
+    fn refuse_stale(&mut self) {
+        for _ in 0..self.queue.len() {
+            self.held.extend(self.queue.try_recv());
+        }
+        for queued in std::mem::take(&mut self.held) {
+            if self.shard.refusals.is_before(&queued.waiter.log, queued.asked) {
+                self.shard.fail(queued.waiter, self.refusal.clone());
+            } else {
+                self.held.push_back(queued);
+            }
+        }
     }
 
     /// Gathers frames that wait and frames that come in a moment, up to a batch's limits.
@@ -128,7 +145,8 @@ impl Source<'_> {
         let mut bytes = first.frame.encoded().len();
         let mut batch = vec![first];
         while batch.len() < config.batch_frames_max {
-            let queued = match self.queue.try_recv() {
+            let there = self.held.pop_front().ok_or(());
+            let queued = match there.or_else(|()| self.queue.try_recv()) {
                 Ok(queued) => queued,
                 Err(_) if batch.len() * LARGE >= config.batch_frames_max || bytes * LARGE >= config.batch_bytes_max => {
                     break;
@@ -143,7 +161,7 @@ impl Source<'_> {
             let Some(queued) = self.fresh(queued) else { continue };
             bytes += queued.frame.encoded().len();
             if bytes > config.batch_bytes_max {
-                self.held = Some(queued);
+                self.held.push_front(queued);
                 break;
             }
             batch.push(queued);
@@ -153,7 +171,7 @@ impl Source<'_> {
     }
 
     fn published(&mut self, frames: usize, took: Duration) {
-        let there = self.queue.len() + usize::from(self.held.is_some());
+        let there = self.queue.len() + self.held.len();
         self.gathering.published(frames, there, took);
     }
 
@@ -165,7 +183,7 @@ impl Source<'_> {
         for waiter in self.shard.pending.take_waiting(|_| true) {
             waiter.fail(self.node.why_ended());
         }
-        if let Some(queued) = self.held.take() {
+        for queued in self.held.drain(..) {
             queued.waiter.fail(self.node.why_ended());
         }
         while let Some(queued) = self.queue.recv().await {

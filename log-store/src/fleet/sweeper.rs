@@ -31,7 +31,8 @@ fn let_go(node: &Node) {
     let longest = 2 * node.config.append_timeout;
     for shard in node.handles.values() {
         for waiter in shard.pending.take_waiting(|waiter| waiter.since.elapsed() > longest) {
-            waiter.fail(shard.unreachable("the frame is in the stream, and this node has not followed it there yet"));
+            let why = shard.unreachable("the frame is in the stream, and this node has not followed it there yet");
+            shard.fail(waiter, why);
         }
     }
 }

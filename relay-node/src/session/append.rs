@@ -12,7 +12,7 @@
 use crate::authorize;
 use crate::incoming::Taken;
 use crate::metrics::{self, Verdict};
-use crate::pace::PIECE_BYTES;
+use crate::pace::{PIECE_BYTES, Pieces};
 use crate::rate::Cost;
 use crate::refusal::{self, Short, counted};
 use crate::session::Session;
@@ -34,6 +34,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep};
@@ -47,6 +48,8 @@ const ANSWERS_MAX: usize = 4_096;
 const WRITE_BYTES_MAX: usize = 16 * 1024;
 /// Facts for the tap kept together.
 const FACTS_MAX: usize = 64;
+/// Wait for an account's pace from which on the operator gets a remark.
+const THROTTLED: Duration = Duration::from_millis(100);
 
 /// Serves an append stream until either side ends it.
 pub(crate) async fn serve(session: Arc<Session>, mut sender: Sender, mut receiver: Receiver) {
@@ -139,8 +142,12 @@ async fn request(session: &Session, receiver: &mut Receiver) -> Result<Option<(B
     let Some(length) = receiver.length(limits::MESSAGE_BYTES_MAX).await? else {
         return Ok(None);
     };
-    session.account.pace.wait(length.min(PIECE_BYTES)).await;
-    let (body, in_flight) = body(session, receiver, length).await?;
+    let begun = Instant::now();
+    let pieces = session.account.pace.wait(length).await;
+    if begun.elapsed() > THROTTLED {
+        session.node.limited.note(Some(Code::AccountRateLimited));
+    }
+    let (body, in_flight) = body(session, receiver, length, pieces).await?;
     let message: AppendRequest = decode_message(body)?;
     Ok(Some((message.frame, in_flight)))
 }
@@ -178,6 +185,7 @@ pub(crate) async fn body(
     session: &Session,
     receiver: &mut Receiver,
     length: usize,
+    pieces: Pieces,
 ) -> Result<(Bytes, InFlight), ReceiveError> {
     let node = &session.node;
     let in_flight = InFlight::take(session, length).await;
@@ -187,20 +195,18 @@ pub(crate) async fn body(
     let begun = node.incoming.body(session.account.id, length);
     let bytes = tokio::select! {
         biased;
-        bytes = paced(session, receiver, length) => bytes?,
+        bytes = paced(receiver, length, pieces) => bytes?,
         () = begun.gives_way() => return Err(ReceiveError::NoRoom),
         () = sleep(node.config.session.request_timeout()) => return Err(ReceiveError::Late),
     };
     Ok((bytes, in_flight))
 }
 
-/// The bytes of a request, read piece by piece at the account's pace. The first piece has been waited for.
-async fn paced(session: &Session, receiver: &mut Receiver, length: usize) -> Result<Bytes, ReceiveError> {
-    let mut read = PIECE_BYTES;
-    while read < length {
+/// The bytes of a request, read piece by piece.
+async fn paced(receiver: &mut Receiver, length: usize, pieces: Pieces) -> Result<Bytes, ReceiveError> {
+    for read in (PIECE_BYTES..length).step_by(PIECE_BYTES) {
         receiver.has(read).await?;
-        session.account.pace.wait(PIECE_BYTES.min(length - read)).await;
-        read += PIECE_BYTES;
+        pieces.after(read).await;
     }
     receiver.bytes(length).await
 }

@@ -2,7 +2,6 @@
 
 use crate::authorize;
 use crate::metrics::{self, Verdict};
-use crate::pace::PIECE_BYTES;
 use crate::rate::Cost;
 use crate::refusal::{self, Short, counted};
 use crate::session::append::body;
@@ -48,8 +47,8 @@ pub(crate) async fn serve(session: Arc<Session>, mut sender: Sender, mut receive
 
 async fn run(session: &Session, sender: &mut Sender, receiver: &mut Receiver) -> Result<(), ReceiveError> {
     while let Some(length) = receiver.length(limits::MESSAGE_BYTES_MAX).await? {
-        session.account.pace.wait(length.min(PIECE_BYTES)).await;
-        let (body, in_flight) = body(session, receiver, length).await?;
+        let pieces = session.account.pace.wait(length).await;
+        let (body, in_flight) = body(session, receiver, length, pieces).await?;
         let message: KeyPackagesRequest = decode_message(body)?;
         let outcome = match message.request {
             Some(Request::Claim(frame)) => {

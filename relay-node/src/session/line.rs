@@ -78,14 +78,26 @@ impl Line {
     /// Whether a frame of this log may go to the store: not after one that the store or this node refused and that will be
     /// sent again.
     pub(crate) fn check(&mut self, log: &LogId, now: Instant, cx: &mut Context<'_>) -> Result<(), Refusal> {
-        // Verdicts of one log are given in order: behind one that is out there is none.
-        while let Some(number) = self.unknown.get(log).and_then(|numbers| numbers.front().copied()) {
-            let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
-            if !at.is_some_and(|at| self.settle(at, now, cx)) {
+        // Verdicts of one log are given in order: behind one that is out there is none. Except a bundle: it is answered when its
+        // Welcomes are in their logs, too, and a frame behind it may be refused before that.
+        let mut place = 0;
+        while let Some(number) = self.unknown.get(log).and_then(|numbers| numbers.get(place).copied()) {
+            let Some(at) = self.place_of(number) else { break };
+            if self.settle(at, now, cx) {
+                continue;
+            }
+            if self.waiting[at].request.kind != Some(Kind::Commit) {
                 break;
             }
+            place += 1;
         }
         self.hold.check(log, now)
+    }
+
+    /// The place of a request in the line.
+    fn place_of(&self, number: u64) -> Option<usize> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        (at < self.waiting.len()).then_some(at)
     }
 
     /// Adds a request at the end: refused, or on its way in the store.
@@ -139,8 +151,9 @@ impl Line {
         }
     }
 
-    /// Asks for the verdict of the request at a place, the first one of its log that has none; true where it is known.
+    /// Asks for the verdict of the request at a place; true where it is known.
     fn settle(&mut self, at: usize, now: Instant, cx: &mut Context<'_>) -> bool {
+        let number = self.first + at as u64;
         let Some(waiting) = self.waiting.get_mut(at) else {
             return false;
         };
@@ -161,7 +174,9 @@ impl Line {
                 self.hold.heed(log, refusal, now);
             }
             if let Some(numbers) = self.unknown.get_mut(&log) {
-                numbers.pop_front();
+                if let Ok(place) = numbers.binary_search(&number) {
+                    numbers.remove(place);
+                }
                 if numbers.is_empty() {
                     self.unknown.remove(&log);
                 }
@@ -279,8 +294,16 @@ mod tests {
 
     impl Driven {
         fn ask(&mut self, log: LogId) -> Teller {
+            self.ask_of(Kind::Message, log)
+        }
+
+        fn ask_of(&mut self, kind: Kind, log: LogId) -> Teller {
             let (teller, pending) = PendingAppend::new();
-            self.0.push(request(log), Ok(pending), Instant::now());
+            let request = Request {
+                kind: Some(kind),
+                ..request(log)
+            };
+            self.0.push(request, Ok(pending), Instant::now());
             teller
         }
 
@@ -322,6 +345,23 @@ mod tests {
             Some(Code::RelayInternal),
             "for as long as the stream lasts"
         );
+        assert!(line.0.unknown.is_empty());
+    }
+
+    #[test]
+    fn a_failure_is_seen_though_a_bundle_before_it_has_no_verdict_yet() {
+        let mut line = Driven::default();
+        let bundle = line.ask_of(Kind::Commit, log(1));
+        let (message, behind) = (line.ask(log(1)), line.ask(log(1)));
+        assert_eq!(line.check(log(1)), None);
+        message.send(Err(failed())).expect("somebody waits");
+        assert_eq!(line.check(log(1)), Some(Code::RelayInternal));
+        bundle.send(Ok(accepted(1))).expect("somebody waits");
+        behind.send(Err(failed())).expect("somebody waits");
+        assert_eq!(line.next(), Some(Ok(1)), "answers keep their order");
+        for _ in 0..2 {
+            assert_eq!(line.next(), Some(Err(Some(Code::RelayInternal))));
+        }
         assert!(line.0.unknown.is_empty());
     }
 

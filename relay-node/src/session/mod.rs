@@ -30,7 +30,7 @@ use crate::usage::{self, Charge, Exceeded};
 use parking_lot::RwLock;
 use skytale_proto::session::Refusal;
 use skytale_proto::token::Claims;
-use skytale_proto::{AgentId, Header};
+use skytale_proto::{AgentId, Detail, Header};
 use skytale_workload::tap::Fact;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -92,9 +92,15 @@ impl Session {
     /// Takes a frame of so many bytes from the rates of the agent and its account, and counts its usage.
     fn charge(&self, header: &Header, cost: Cost) -> Result<Charge, Refusal> {
         let taken = self.node.rates.take(&self.agent, &self.account.id, cost);
-        let charged = taken
-            .map_err(Over::refusal)
-            .and_then(|()| self.count(header, cost.bytes));
+        let charged = taken.map_err(Over::refusal).and_then(|()| {
+            self.count(header, cost.bytes).inspect_err(|_| {
+                if matches!(header.detail, Detail::Commit { .. }) {
+                    self.node
+                        .rates
+                        .commit_refused(&self.agent, &self.account.id, &header.log);
+                }
+            })
+        });
         charged.inspect_err(|refusal| self.node.limited.note(refusal.known_code()))
     }
 

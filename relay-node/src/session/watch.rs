@@ -160,7 +160,8 @@ async fn run(session: &Session, sender: &mut Sender, receiver: &mut Receiver) ->
             channel = watched.ready() => ready.push(channel),
             length = receiver.length(REQUEST_BYTES_MAX) => {
                 let Some(length) = length? else { return Ok(()) };
-                let (body, in_flight) = body(session, receiver, length).await?;
+                let pieces = session.account.pace.wait(length).await;
+                let (body, in_flight) = body(session, receiver, length, pieces).await?;
                 let request: WatchRequest = decode_message(body)?;
                 let refused = take(session, &mut watched, &request, &mut ready).await;
                 drop(in_flight);

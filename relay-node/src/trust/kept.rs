@@ -118,14 +118,24 @@ impl Keeper {
         file.write_all(b"\n")?;
         file.write_all(&json)?;
         file.sync_all()?;
-        std::fs::rename(&fresh, &self.path)
+        std::fs::rename(&fresh, &self.path)?;
+        self.sync_folder()
+    }
+
+    /// After this no older file comes back.
+    fn sync_folder(&self) -> io::Result<()> {
+        match self.path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
     }
 
     /// Takes it away: the API lets this node serve nobody.
     pub(super) fn remove(&self) -> io::Result<()> {
         match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            Ok(()) => self.sync_folder(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

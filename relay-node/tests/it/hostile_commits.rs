@@ -96,7 +96,7 @@ async fn a_member_that_puts_many_agents_of_its_own_on_the_roster_commits_no_more
         codes.push(code);
     }
     assert!(codes.contains(&Code::AccountRateLimited), "{codes:?}");
-    assert!(head - begun < 12, "as many as one account may: {}", head - begun);
+    assert!(head - begun < 11, "as many as one account may: {}", head - begun);
     let removal = commit(channel, alice.id, head, &[], &[own[0].0.id]);
     a.append(&removal).await.expect("taken");
 }
