@@ -98,7 +98,13 @@ async def test_members_are_ensured_offline_and_again(agent) -> None:
     await alice.connect()
     await bob.join("tasks")
     await channel.ensure_members([bob.id])
-    assert set(await channel.members()) == {alice.id, bob.id}
+
+    async def both_are_members() -> None:
+        # Bob may have joined before alice has taken her own commit in.
+        while set(await channel.members()) != {alice.id, bob.id}:
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(both_are_members(), 60)
 
 
 async def test_what_is_sent_offline_after_members_were_ensured_is_read_by_them(agent) -> None:
