@@ -417,15 +417,22 @@ mod tests {
         assert!(matches!(rates.take(&B, &OTHER, cost(1, 100)), Err(Over::Agent(_))));
     }
 
-    #[test]
-    fn an_agents_commits_to_one_channel_have_a_rate_of_their_own() {
-        let clock = FakeRelativeClock::default();
+    fn six_commits_a_minute(clock: &FakeRelativeClock) -> Rates<FakeRelativeClock> {
         let limits = LimitsConfig {
             commits_per_minute: 6,
             ..LimitsConfig::default()
         };
-        let rates = Rates::with_clock(&limits, &clock);
-        let log = |number| ChannelId::from_bytes([number; 16]).log();
+        Rates::with_clock(&limits, clock)
+    }
+
+    fn log(number: u8) -> LogId {
+        ChannelId::from_bytes([number; 16]).log()
+    }
+
+    #[test]
+    fn an_agents_commits_to_one_channel_have_a_rate_of_their_own() {
+        let clock = FakeRelativeClock::default();
+        let rates = six_commits_a_minute(&clock);
         let commit = |agent, channel| rates.take(agent, &ONE, commit_to(log(channel)));
         for _ in 0..6 {
             assert_eq!(commit(&A, 1), Ok(()));
@@ -458,12 +465,7 @@ mod tests {
     #[test]
     fn an_accounts_commits_to_one_channel_have_a_rate_whatever_number_of_agents() {
         let clock = FakeRelativeClock::default();
-        let limits = LimitsConfig {
-            commits_per_minute: 6,
-            ..LimitsConfig::default()
-        };
-        let rates = Rates::with_clock(&limits, &clock);
-        let log = |number| ChannelId::from_bytes([number; 16]).log();
+        let rates = six_commits_a_minute(&clock);
         let agent = |number| AgentId::from_bytes([number; 32]);
         for number in 0..30 {
             assert_eq!(rates.take(&agent(number), &ONE, commit_to(log(1))), Ok(()));
