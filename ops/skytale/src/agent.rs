@@ -18,8 +18,6 @@ use tokio::time::timeout;
 
 /// Maximum time for sent messages to go out when a command ends.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
-/// Maximum number of times that a command begins, if each time the process that has the vault open closes it meanwhile.
-const ATTEMPTS_MAX: u32 = 5;
 
 /// Default time to wait for the network.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -140,9 +138,7 @@ pub(crate) fn with_vault<'a, T: 'a>(
     mut work: impl AsyncFnMut(&Agent) -> Outcome<T> + 'a,
 ) -> Pin<Box<dyn Future<Output = Outcome<T>> + 'a>> {
     Box::pin(async move {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
+        again_while_owners_go(async || {
             let agent = session.shutdown.unless(open(&session.loaded, vault, mode)).await?;
             let done = session.shutdown.unless(async {
                 if mode == Mode::Online {
@@ -152,12 +148,21 @@ pub(crate) fn with_vault<'a, T: 'a>(
             });
             let done = done.await;
             agent.close(CLOSE_WITHIN).await;
-            match done {
-                Err(failure) if failure.code() == Code::VaultOwnerGone && attempts < ATTEMPTS_MAX => {}
-                done => return done,
-            }
-        }
+            done
+        })
+        .await
     })
+}
+
+/// Repeats `attempt` while it fails because the process that had the vault open has closed it. There is no maximum: each of
+/// these failures means that another process was served, and of n commands that start at once one may meet n - 1 of them.
+async fn again_while_owners_go<T>(mut attempt: impl AsyncFnMut() -> Outcome<T>) -> Outcome<T> {
+    loop {
+        match attempt().await {
+            Err(failure) if failure.code() == Code::VaultOwnerGone => {}
+            done => return done,
+        }
+    }
 }
 
 /// Returns the path of the vault.
@@ -390,5 +395,23 @@ struct NoTokens;
 impl TokenProvider for NoTokens {
     async fn token(&self, _: &TokenSubject) -> Result<Token, TokenError> {
         Err(TokenError::new(Code::Offline, "this command does not go online"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn however_many_owners_close_the_vault_a_command_is_done_in_the_end() {
+        let gone = || Failure::new(Code::VaultOwnerGone, "gone");
+        let mut owners = 64;
+        let done = again_while_owners_go(async || {
+            owners -= 1;
+            if owners > 0 { Err(gone()) } else { Ok("sent") }
+        });
+        assert_eq!(done.await.expect("done"), "sent");
+        let failed = again_while_owners_go(async || Err::<(), _>(Failure::new(Code::Offline, "offline"))).await;
+        assert_eq!(failed.expect_err("not repeated").code(), Code::Offline);
     }
 }

@@ -251,7 +251,7 @@ fn a_message_that_waits_when_the_owner_ends_is_sent_once_by_the_next_one() {
 #[test]
 fn commands_that_start_at_once_all_succeed() {
     let (node, _, channel) = plans();
-    let words: Vec<String> = (0..8).map(|number| format!("m {number}")).collect();
+    let words: Vec<String> = (0..12).map(|number| format!("m {number:02}")).collect();
     std::thread::scope(|scope| {
         for word in &words {
             let node = &node;
