@@ -249,7 +249,11 @@ impl<T: Target> Lane<T> {
                     if matches!(failed.code, Code::KeyPackagesExhausted | Code::ClaimsUnspent) {
                         break;
                     }
-                    tokio::time::sleep(failed.retry_after.unwrap_or(Duration::from_millis(50))).await;
+                    // What ended the session is the answer to all requests on it.
+                    let pause = failed.retry_after.unwrap_or(Duration::from_millis(50));
+                    if let Ok(failed) = tokio::time::timeout(pause, link.lost()).await {
+                        self.recover(&failed).await;
+                    }
                 }
                 Err(_) => {
                     let failed = link.lost().await;

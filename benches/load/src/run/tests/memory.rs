@@ -4,7 +4,7 @@ use crate::target::{Appended, Failed, Read, Reading, Session, Target};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use skytale_proto::{AccountId, AgentId, Frame, Kind, LogId, Offset, Region};
+use skytale_proto::{AccountId, AgentId, Code, Frame, Kind, LogId, Offset, Region};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,6 +35,8 @@ pub(super) enum Plant {
     Deaf,
     /// A message and all after it on its session are not taken, and [`ENDS_AFTER`] the session ends.
     Sever,
+    /// The session on which the first claim comes ends, and says why to each request on it.
+    RefuseClaims,
 }
 
 /// Dense logs in memory, for everybody. Clones are the same target.
@@ -47,6 +49,7 @@ struct Inner {
     state: Mutex<State>,
     in_flight: AtomicUsize,
     in_flight_max: AtomicUsize,
+    claims: AtomicUsize,
     is_deaf: watch::Sender<bool>,
 }
 
@@ -135,7 +138,7 @@ impl Memory {
                 self.0.is_deaf.send_replace(true);
                 log.push(frame.clone())
             }
-            None => log.push(frame.clone()),
+            Some(Plant::RefuseClaims) | None => log.push(frame.clone()),
         };
         // A caller that no longer waits needs no answer.
         let _ = done.send(offset);
@@ -224,7 +227,7 @@ pub(super) struct MemorySession {
 }
 
 impl MemorySession {
-    /// Resolves when the session is over, which it is only after [`Plant::Sever`].
+    /// Resolves when the session is over, which it is only after [`Plant::Sever`] and [`Plant::RefuseClaims`].
     async fn over(self) -> Failed {
         // The sender lives as long as the session.
         let _ = self.life.subscribe().wait_for(|life| *life == Life::Over).await;
@@ -271,7 +274,19 @@ impl Session for MemorySession {
 
     async fn claim(&self, _claim: &Frame) -> Result<(), Failed> {
         self.memory.gate().await;
-        Ok(())
+        let is_first = self.memory.0.claims.fetch_add(1, Ordering::Relaxed) == 0;
+        if is_first && self.memory.0.plant == Some(Plant::RefuseClaims) {
+            self.life.send_replace(Life::Over);
+        }
+        if *self.life.borrow() == Life::Whole {
+            return Ok(());
+        }
+        let silent = Failed::lost("the other side has been silent");
+        Err(Failed {
+            code: Code::KeepaliveLost,
+            is_refusal: true,
+            ..silent
+        })
     }
 
     async fn read(&self, log: LogId, after: Offset, _follow: bool) -> Result<MemoryReading, Failed> {

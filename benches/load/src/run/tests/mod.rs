@@ -140,3 +140,12 @@ async fn an_author_that_waits_for_its_turn_sends_again_what_its_session_lost() {
     assert_eq!(ran.totals.unfinished, 0, "{:?}", ran.totals);
     assert_eq!(ran.totals.acknowledged, ran.totals.sent);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_on_a_session_that_a_refusal_ended_is_made_on_the_next_one() {
+    let memory = Memory::with(Some(Plant::RefuseClaims));
+    let ran = ran(&memory, Profile::ReconnectStorm, 1).await;
+    assert_eq!(ran.faults, Vec::<String>::new());
+    assert!(ran.totals.sessions_lost > 0, "no session was lost: nothing was tested");
+    assert_eq!(ran.totals.given_up, 0);
+}
