@@ -1,5 +1,6 @@
 //! A batch: entries that are written, synced and shown at once.
 
+use super::index::Seen;
 use super::known::Known;
 use super::segment::Position;
 use bytes::Bytes;
@@ -49,6 +50,17 @@ pub(crate) struct BatchEntry {
     pub(crate) id: FrameId,
     /// The time stored with it, unix milliseconds.
     pub(crate) time_ms: u64,
+}
+
+impl BatchEntry {
+    /// Its frame id, as the log has seen it.
+    pub(crate) const fn seen(&self) -> Seen {
+        Seen {
+            id: self.id,
+            offset: self.offset,
+            time_ms: self.time_ms,
+        }
+    }
 }
 
 impl Batch {

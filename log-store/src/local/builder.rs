@@ -2,6 +2,7 @@
 
 use super::batch::{Batch, BatchEntry, BatchLog};
 use super::folder::StoreId;
+use super::index::Seen;
 use super::known::Known;
 use super::metrics::Verdicts;
 use super::position::{MarkPositions, ShardPosition};
@@ -27,6 +28,8 @@ pub(crate) struct BatchBuilder {
     number: u64,
     time_ms: u64,
     records: BytesMut,
+    /// Bytes for which there was room in `records` from the start.
+    room: usize,
     logs: Vec<BatchLog>,
     entries: Vec<BatchEntry>,
     states: Vec<(u32, u32)>,
@@ -46,6 +49,7 @@ impl BatchBuilder {
             number,
             time_ms: 0,
             records: BytesMut::new(),
+            room: 0,
             logs: Vec::new(),
             entries: Vec::new(),
             states: Vec::new(),
@@ -201,17 +205,23 @@ impl BatchBuilder {
 
     fn fold_undamaged(&mut self, shared: &Shared, set: &mut WorkingSet, frame: &Frame) -> Result<Folded, AppendError> {
         let header = frame.header();
-        let newest = set.get(shared, header.log)?.known.newest;
-        let seen = if header.id > newest {
-            None
-        } else {
-            set.seen(shared, &header.log, &header.id)?
-        };
-        let working = set.get(shared, header.log)?;
+        let mut working = set.get(shared, header.log)?;
+        let mut seen = None;
+        if header.id <= working.known.newest {
+            seen = set.seen(shared, &header.log, &header.id)?;
+            working = set.get(shared, header.log)?;
+        }
         match working.known.state.apply(header, seen.map(|(offset, _)| offset)) {
             Verdict::Appended { offset, effects } => {
                 self.lay_out(working, frame, offset);
-                set.accepted(header.log, header.id, offset, self.time_ms);
+                let seen = Seen {
+                    id: header.id,
+                    offset,
+                    time_ms: self.time_ms,
+                };
+                if !working.took(seen) {
+                    set.late(header.log, seen);
+                }
                 let accepted = Accepted {
                     offset,
                     time_ms: self.time_ms,
@@ -255,7 +265,6 @@ impl BatchBuilder {
             length: payload.len() as u32,
             state: false,
         });
-        working.known.saw(header.id);
         working.unsaved += 1;
         working.changed |= !matches!(header.kind(), Kind::Message | Kind::Raw | Kind::Proposal);
         // Entries before a Trim may go at any time: the kept state must not need them.
@@ -370,9 +379,12 @@ impl BatchBuilder {
             log.changed = working.map(|working| Arc::new(working.known.clone()));
         }
         let saved = set.take_due(self.logs.iter().map(|log| log.log));
+        let room = self.records.len().max(self.room - self.room / 8);
         let next = Self {
-            // As large as this one turned out: no growing, and nothing to spare.
-            records: BytesMut::with_capacity(self.records.len()),
+            // Batches differ: room for the largest of those before, which shrinks slowly. Growing would copy it.
+            records: BytesMut::with_capacity(room),
+            room,
+            logs: Vec::with_capacity(self.logs.len()),
             entries: Vec::with_capacity(self.entries.len()),
             marks: Vec::with_capacity(self.marks.len()),
             time_ms: self.time_ms,

@@ -597,7 +597,11 @@ impl Folding {
         // The batch before this one is durable; its states may go from memory.
         let mut laid = self.builder.lay(&mut self.set, last);
         laid.saved.extend(self.set.evict(&shared.config, laid.number - 1));
-        (laid, std::mem::take(&mut self.answers))
+        let next = Answers {
+            appends: Vec::with_capacity(self.answers.appends.len()),
+            ..Answers::default()
+        };
+        (laid, std::mem::replace(&mut self.answers, next))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A batch stays until the index has it and newer ones need the room. So what the index does not have yet is here.
 
-use super::batch::Batch;
+use super::batch::{Batch, BatchLog};
 use bytes::{Bytes, BytesMut};
 use skytale_proto::{LogId, Offset};
 use std::collections::{HashMap, VecDeque};
@@ -11,7 +11,11 @@ use std::sync::Arc;
 /// Recent entries of all logs.
 #[derive(Default)]
 pub(crate) struct Tail {
-    logs: HashMap<LogId, TailLog>,
+    /// The place of each log in `logs`.
+    places: HashMap<LogId, usize>,
+    logs: Vec<TailLog>,
+    /// Places that are free.
+    free: Vec<usize>,
     /// Consecutive batches.
     batches: VecDeque<Arc<Batch>>,
     bytes: usize,
@@ -61,21 +65,22 @@ impl Tail {
 
     /// Takes a durable batch in.
     pub(crate) fn publish(&mut self, batch: &Arc<Batch>) {
-        for log in &batch.logs {
-            if let Some(known) = self.logs.get_mut(&log.log) {
+        // A log is looked for once, not with each entry.
+        let mut places = self.places_of(batch);
+        for (log, place) in batch.logs.iter().zip(&places) {
+            if let Some(place) = *place {
+                let known = &mut self.logs[place];
                 known.head = log.head;
                 known.first_available = log.first_available;
             }
         }
         for entry in &batch.entries {
-            let log = &batch.logs[entry.log as usize];
-            let known = self.logs.entry(log.log).or_insert_with(|| TailLog {
-                head: log.head,
-                first_available: log.first_available,
-                first: entry.offset,
-                entries: VecDeque::new(),
-            });
-            known.entries.push_back(TailEntry {
+            let place = match places[entry.log as usize] {
+                Some(place) => place,
+                None => self.begin(&batch.logs[entry.log as usize], entry.offset),
+            };
+            places[entry.log as usize] = Some(place);
+            self.logs[place].entries.push_back(TailEntry {
                 batch: batch.number,
                 at: entry.at,
                 length: entry.length,
@@ -97,16 +102,53 @@ impl Tail {
             && let Some(batch) = self.batches.pop_front_if(|batch| batch.number <= self.indexed)
         {
             self.bytes -= batch.weight_bytes();
+            let places = self.places_of(&batch);
             for entry in &batch.entries {
-                let log = batch.log_of(entry);
-                let Some(known) = self.logs.get_mut(&log) else { continue };
+                let Some(place) = places[entry.log as usize] else {
+                    continue;
+                };
+                let known = &mut self.logs[place];
                 known.entries.pop_front();
                 known.first = known.first.next();
                 if known.entries.is_empty() {
-                    self.logs.remove(&log);
+                    known.entries = VecDeque::new();
+                    self.places.remove(&batch.log_of(entry));
+                    self.free.push(place);
                 }
             }
         }
+    }
+
+    /// The places of a batch's logs, of those that are here.
+    fn places_of(&self, batch: &Batch) -> Vec<Option<usize>> {
+        let places = batch.logs.iter().map(|log| self.places.get(&log.log).copied());
+        places.collect()
+    }
+
+    /// Begins with a log whose first entry here has this offset.
+    fn begin(&mut self, log: &BatchLog, first: Offset) -> usize {
+        let known = TailLog {
+            head: log.head,
+            first_available: log.first_available,
+            first,
+            entries: VecDeque::new(),
+        };
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.logs[place] = known;
+                place
+            }
+            None => {
+                self.logs.push(known);
+                self.logs.len() - 1
+            }
+        };
+        self.places.insert(log.log, place);
+        place
+    }
+
+    fn log(&self, log: &LogId) -> Option<&TailLog> {
+        self.places.get(log).map(|place| &self.logs[*place])
     }
 
     /// The last batch that was published; 0 for none.
@@ -116,7 +158,7 @@ impl Tail {
 
     /// The head of a log with recent entries.
     pub(crate) fn head(&self, log: &LogId) -> Option<Offset> {
-        self.logs.get(log).map(|known| known.head)
+        self.log(log).map(|known| known.head)
     }
 
     /// Entries after a cursor, copied into one chunk, so that a slow reader does not keep a batch in memory.
@@ -128,7 +170,7 @@ impl Tail {
         entries_max: u64,
         even_trimmed: bool,
     ) -> TailRead {
-        let Some(known) = self.logs.get(log) else {
+        let Some(known) = self.log(log) else {
             return TailRead::Older { head: None };
         };
         let head = known.head;

@@ -1,12 +1,14 @@
 //! The writer's states of logs: with the entries that it has folded and not yet made durable. Nobody else sees them.
 
 use super::config::LocalConfig;
+use super::index::Seen;
 use super::known::Known;
 use super::shared::Shared;
 use crate::StoreError;
 use bytes::Bytes;
 use lru::LruCache;
 use skytale_proto::{FrameId, LogId, Offset};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -30,13 +32,50 @@ pub(crate) struct Working {
     /// The state must be kept with the batch that last touched it.
     pub(crate) save: bool,
     weight_bytes: usize,
+    recent: Recent,
+}
+
+impl Working {
+    /// An entry was folded. False where its id came after a greater one, and is for [`WorkingSet::late`].
+    pub(crate) fn took(&mut self, seen: Seen) -> bool {
+        self.known.saw(seen.id);
+        self.recent.take(seen)
+    }
+}
+
+/// Frame ids of one log that the index does not have yet, as far as each is greater than the one before: nearly all are.
+#[derive(Default)]
+struct Recent(VecDeque<Seen>);
+
+impl Recent {
+    /// Takes in an id. False where it is not greater than the last one.
+    fn take(&mut self, seen: Seen) -> bool {
+        let follows = self.0.back().is_none_or(|last| last.id < seen.id);
+        if follows {
+            self.0.push_back(seen);
+        }
+        follows
+    }
+
+    fn find(&self, id: &FrameId) -> Option<&Seen> {
+        let at = self.0.binary_search_by_key(id, |seen| seen.id).ok()?;
+        self.0.get(at)
+    }
+
+    /// Forgets the ids of entries up to this one.
+    fn forget(&mut self, up_to: Offset) {
+        while self.0.pop_front_if(|seen| seen.offset <= up_to).is_some() {}
+    }
 }
 
 /// The writer's states, and the frame ids that the index does not have yet.
 pub(crate) struct WorkingSet {
     logs: LruCache<LogId, Working>,
     bytes: usize,
-    recent: HashMap<(LogId, FrameId), (Offset, u64)>,
+    /// Recent ids of logs whose state is not in memory.
+    aside: HashMap<LogId, Recent>,
+    /// Recent ids that came after a greater one of their log, with their offset and time.
+    late: HashMap<(LogId, FrameId), (Offset, u64)>,
     unindexed: VecDeque<Arc<Batch>>,
 }
 
@@ -45,14 +84,15 @@ impl WorkingSet {
         Self {
             logs: LruCache::unbounded(),
             bytes: 0,
-            recent: HashMap::new(),
+            aside: HashMap::new(),
+            late: HashMap::new(),
             unindexed: VecDeque::new(),
         }
     }
 
     /// A log's state; read where it is not in memory.
     pub(crate) fn get(&mut self, shared: &Shared, log: LogId) -> Result<&mut Working, StoreError> {
-        let bytes = &mut self.bytes;
+        let (bytes, aside) = (&mut self.bytes, &mut self.aside);
         self.logs.try_get_or_insert_mut(log, || {
             let known = shared.load(log)?;
             let weight_bytes = known.state.weight_bytes();
@@ -64,6 +104,7 @@ impl WorkingSet {
                 changed: false,
                 save: false,
                 weight_bytes,
+                recent: aside.remove(&log).unwrap_or_default(),
             })
         })
     }
@@ -85,26 +126,47 @@ impl WorkingSet {
 
     /// Returns the offset and the time at which a log accepted a frame id before; the writer's own entries included.
     pub(crate) fn seen(&self, shared: &Shared, log: &LogId, id: &FrameId) -> Result<Option<(Offset, u64)>, StoreError> {
-        match self.recent.get(&(*log, *id)) {
-            Some(seen) => Ok(Some(*seen)),
+        // Where a Trim let an id be accepted again, it is late, and counts.
+        if let Some(seen) = self.late.get(&(*log, *id)) {
+            return Ok(Some(*seen));
+        }
+        let in_memory = self.logs.peek(log).map(|working| &working.recent);
+        match in_memory
+            .or_else(|| self.aside.get(log))
+            .and_then(|recent| recent.find(id))
+        {
+            Some(seen) => Ok(Some((seen.offset, seen.time_ms))),
             None => shared.index()?.seen(log, id),
         }
     }
 
-    /// An entry was folded.
-    pub(crate) fn accepted(&mut self, log: LogId, id: FrameId, offset: Offset, time_ms: u64) {
-        self.recent.insert((log, id), (offset, time_ms));
+    /// An entry was folded whose id [`Working::took`] does not hold.
+    pub(crate) fn late(&mut self, log: LogId, seen: Seen) {
+        self.late.insert((log, seen.id), (seen.offset, seen.time_ms));
     }
 
     /// A batch is durable, and on its way to the index. Frame ids of what the index has by now are forgotten here.
     pub(crate) fn durable(&mut self, batch: &Arc<Batch>, indexed: u64) {
         self.unindexed.push_back(batch.clone());
         while let Some(batch) = self.unindexed.pop_front_if(|batch| batch.number <= indexed) {
+            for log in &batch.logs {
+                if let Some(working) = self.logs.peek_mut(&log.log) {
+                    working.recent.forget(log.head);
+                } else if let Entry::Occupied(mut recent) = self.aside.entry(log.log) {
+                    recent.get_mut().forget(log.head);
+                    if recent.get().0.is_empty() {
+                        recent.remove();
+                    }
+                }
+            }
+            if self.late.is_empty() {
+                continue;
+            }
             for entry in &batch.entries {
                 // After a Trim the log may have accepted the id again, in a later batch.
                 let key = (batch.log_of(entry), entry.id);
-                if self.recent.get(&key).is_some_and(|(offset, _)| *offset == entry.offset) {
-                    self.recent.remove(&key);
+                if self.late.get(&key).is_some_and(|(offset, _)| *offset == entry.offset) {
+                    self.late.remove(&key);
                 }
             }
         }
@@ -114,11 +176,14 @@ impl WorkingSet {
     pub(crate) fn roll_back(&mut self) {
         self.logs.clear();
         self.bytes = 0;
-        self.recent.clear();
+        self.aside.clear();
+        self.late.clear();
         for batch in &self.unindexed {
             for entry in &batch.entries {
-                let seen = (entry.offset, entry.time_ms);
-                self.recent.insert((batch.log_of(entry), entry.id), seen);
+                let (log, seen) = (batch.log_of(entry), entry.seen());
+                if !self.aside.entry(log).or_default().take(seen) {
+                    self.late.insert((log, seen.id), (seen.offset, seen.time_ms));
+                }
             }
         }
     }
@@ -159,6 +224,9 @@ impl WorkingSet {
             self.bytes = self.bytes.saturating_sub(working.weight_bytes);
             if working.unsaved > 0 {
                 saved.push((log, working.known.encode()));
+            }
+            if !working.recent.0.is_empty() {
+                self.aside.insert(log, working.recent);
             }
         }
         saved

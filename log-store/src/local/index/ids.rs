@@ -9,11 +9,15 @@
 //! new row, and no row is read or written twice. One that comes late goes into the block that it belongs to, which is
 //! split when it grows too long: what any order of ids costs is bounded.
 
+use lru::LruCache;
 use parking_lot::Mutex;
 use skytale_proto::{FrameId, LogId, Offset};
+use std::num::NonZeroUsize;
 
 /// Ids in a block, at most.
 const BLOCK_IDS_MAX: usize = 128;
+/// Logs of which the greatest id is remembered.
+const NEWEST_LOGS: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
 const ID_BYTES: usize = 16;
 const SEEN_BYTES: usize = ID_BYTES + 16;
 
@@ -28,8 +32,9 @@ pub(crate) struct Seen {
 /// The accepted frame ids of all logs.
 pub(super) struct FrameIds {
     blocks: sled::Tree,
-    /// Lock for changes of blocks. Readers need not wait: at every step of a change each id is where they look for it.
-    change: Mutex<()>,
+    /// No id of the log is greater. Of logs that changed lately; the lock is for changes of blocks. Readers need not wait: at
+    /// every step of a change each id is where they look for it.
+    change: Mutex<LruCache<LogId, FrameId>>,
 }
 
 /// A block, as it is in its row.
@@ -42,7 +47,7 @@ impl FrameIds {
     pub(super) fn new(blocks: sled::Tree) -> Self {
         Self {
             blocks,
-            change: Mutex::new(()),
+            change: Mutex::new(LruCache::new(NEWEST_LOGS)),
         }
     }
 
@@ -56,13 +61,28 @@ impl FrameIds {
     pub(super) fn insert(&self, log: &LogId, ids: &mut Vec<Seen>) -> Result<(), sled::Error> {
         ids.sort_unstable();
         keep_last(ids);
-        let _change = self.change.lock();
+        let (Some(least), Some(greatest)) = (ids.first().map(|seen| seen.id), ids.last().map(|seen| seen.id)) else {
+            return Ok(());
+        };
+        let mut change = self.change.lock();
+        if let Some(newest) = change.get_mut(log).filter(|newest| least > **newest) {
+            // After all that is there: nothing needs to be read.
+            self.write(log, None, ids)?;
+            *newest = greatest;
+            return Ok(());
+        }
         let mut rest = ids.as_slice();
         while let Some(first) = rest.first() {
             let next = self.next_bound(log, &first.id)?;
             let below = |seen: &Seen| next.as_ref().is_none_or(|next| seen.id < *next);
             let (here, later) = rest.split_at(rest.partition_point(below));
-            match self.covering(log, &first.id)? {
+            let covering = self.covering(log, &first.id)?;
+            if next.is_none() {
+                // The log's last block.
+                let last = covering.as_ref().and_then(Block::last);
+                change.put(*log, last.map_or(greatest, |last| last.max(greatest)));
+            }
+            match covering {
                 Some(block) if block.last().is_some_and(|last| first.id <= last) => {
                     let mut merged: Vec<Seen> = block.seen().filter(below).chain(here.iter().copied()).collect();
                     merged.sort_unstable();

@@ -100,15 +100,17 @@ impl Footer {
 /// Gathers a footer while a segment is written.
 #[derive(Debug, Default)]
 pub(crate) struct FooterBuilder {
-    logs: HashMap<LogId, FooterLog>,
+    /// The place of each log in `logs`.
+    places: HashMap<LogId, usize>,
+    logs: Vec<FooterLog>,
     first_batch: u64,
     last_batch: u64,
     newest_ms: u64,
     /// The time of the last batch, and of the first one with an entry.
     batch_ms: u64,
     entries_since_ms: Option<u64>,
-    /// The log of the last entry, and how often that changed.
-    last_log: Option<LogId>,
+    /// The place of the last entry's log, and how often that changed.
+    last_log: Option<usize>,
     runs: u32,
     /// Positions of a replica, from the first mark on that gives all of them.
     positions: Option<Positions>,
@@ -118,8 +120,10 @@ impl FooterBuilder {
     /// Takes a batch that was written.
     pub(crate) fn add(&mut self, batch: &Batch) {
         self.batch(batch.number, batch.time_ms);
+        // A log is looked for once, not with each entry.
+        let places: Vec<usize> = batch.logs.iter().map(|log| self.place(log.log, log.first)).collect();
         for entry in &batch.entries {
-            self.entry(batch.log_of(entry), entry.offset, batch.start + entry.at);
+            self.entry_at(places[entry.log as usize], entry.offset, batch.start + entry.at);
         }
         for (log, at) in &batch.states {
             let log = &batch.logs[*log as usize];
@@ -137,11 +141,16 @@ impl FooterBuilder {
     }
 
     pub(crate) fn entry(&mut self, log: LogId, offset: Offset, at: u32) {
+        let place = self.place(log, offset);
+        self.entry_at(place, offset, at);
+    }
+
+    fn entry_at(&mut self, place: usize, offset: Offset, at: u32) {
         self.entries_since_ms.get_or_insert(self.batch_ms);
-        if self.last_log.replace(log) != Some(log) {
+        if self.last_log.replace(place) != Some(place) {
             self.runs += 1;
         }
-        let seen = self.log(log, offset);
+        let seen = &mut self.logs[place];
         if seen.entries.is_empty() {
             seen.first = offset;
         }
@@ -157,7 +166,8 @@ impl FooterBuilder {
     }
 
     pub(crate) fn state(&mut self, log: LogId, head: Offset, at: u32) {
-        self.log(log, head.next()).state_at = at;
+        let place = self.place(log, head.next());
+        self.logs[place].state_at = at;
     }
 
     /// Takes what a scan found.
@@ -185,7 +195,7 @@ impl FooterBuilder {
 
     /// The footer as far as it was gathered.
     pub(crate) fn footer(&self) -> Footer {
-        let mut logs: Vec<FooterLog> = self.logs.values().cloned().collect();
+        let mut logs = self.logs.clone();
         logs.sort_unstable_by_key(|log| log.log);
         Footer {
             logs,
@@ -225,7 +235,7 @@ impl FooterBuilder {
 
     pub(super) fn mix(&self) -> Mix {
         let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-        let with_entries = || self.logs.values().filter(|log| !log.entries.is_empty());
+        let with_entries = || self.logs.iter().filter(|log| !log.entries.is_empty());
         Mix {
             entries: count(with_entries().map(|log| log.entries.len()).sum()),
             logs: count(with_entries().count()),
@@ -233,19 +243,23 @@ impl FooterBuilder {
         }
     }
 
-    fn log(&mut self, log: LogId, first: Offset) -> &mut FooterLog {
-        self.logs.entry(log).or_insert_with(|| FooterLog {
-            log,
-            first,
-            state_at: 0,
-            entries: Vec::new(),
+    /// The place of a log, whose first entry here would have this offset.
+    fn place(&mut self, log: LogId, first: Offset) -> usize {
+        *self.places.entry(log).or_insert_with(|| {
+            self.logs.push(FooterLog {
+                log,
+                first,
+                state_at: 0,
+                entries: Vec::new(),
+            });
+            self.logs.len() - 1
         })
     }
 
     /// The footer's record and the trailer, for a segment of this header whose records end at `footer_at` as they were
     /// written. `groups_at` is where the directory of a regrouped one is, else 0.
     pub(crate) fn finish(&self, footer_at: u32, groups_at: u32, header: &SegmentHeader) -> (Bytes, Trailer) {
-        let mut logs: Vec<&FooterLog> = self.logs.values().collect();
+        let mut logs: Vec<&FooterLog> = self.logs.iter().collect();
         logs.sort_unstable_by_key(|log| log.log);
         let mut payload = BytesMut::new();
         payload.put_u32_le(u32::try_from(logs.len()).unwrap_or(u32::MAX));

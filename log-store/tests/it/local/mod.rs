@@ -8,6 +8,7 @@ mod fixture;
 mod folder;
 mod full;
 mod full_disk;
+mod ids;
 mod index;
 mod inspect;
 mod large;
