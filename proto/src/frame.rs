@@ -207,7 +207,8 @@ impl Header {
 /// A frame, checked, with the bytes that stand for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    header: Header,
+    /// Apart: a frame goes through several queues, and each copies it.
+    header: Box<Header>,
     body: Bytes,
     encoded: Bytes,
 }
@@ -282,14 +283,14 @@ impl Frame {
         let message = wire::Frame::decode(encoded.clone())?;
         let header = from_wire(message.header.ok_or(missing("header"))?)?;
         Ok(Self {
-            header,
+            header: Box::new(header),
             body: message.body,
             encoded,
         })
     }
 
     /// The header.
-    pub const fn header(&self) -> &Header {
+    pub fn header(&self) -> &Header {
         &self.header
     }
 
