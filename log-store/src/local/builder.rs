@@ -28,7 +28,7 @@ pub(crate) struct BatchBuilder {
     number: u64,
     time_ms: u64,
     records: BytesMut,
-    /// Bytes for which there was room in `records` from the start.
+    /// Bytes of the largest batch of late; it shrinks with each.
     room: usize,
     logs: Vec<BatchLog>,
     entries: Vec<BatchEntry>,
@@ -379,10 +379,24 @@ impl BatchBuilder {
             log.changed = working.map(|working| Arc::new(working.known.clone()));
         }
         let saved = set.take_due(self.logs.iter().map(|log| log.log));
+        // Batches differ: room for the largest of late, since growing would copy it.
         let room = self.records.len().max(self.room - self.room / 8);
+        // A batch is in memory for long: one that is much smaller than its room leaves that to the next.
+        let is_roomy = |bytes: usize| self.records.capacity() > 2 * bytes;
+        let (records, buffer) = match (is_roomy(self.records.len()), is_roomy(room)) {
+            (false, _) => (
+                std::mem::take(&mut self.records).freeze(),
+                BytesMut::with_capacity(room),
+            ),
+            (true, true) => (Bytes::copy_from_slice(&self.records), BytesMut::with_capacity(room)),
+            (true, false) => {
+                let records = Bytes::copy_from_slice(&self.records);
+                self.records.clear();
+                (records, std::mem::take(&mut self.records))
+            }
+        };
         let next = Self {
-            // Batches differ: room for the largest of those before, which shrinks slowly. Growing would copy it.
-            records: BytesMut::with_capacity(room),
+            records: buffer,
             room,
             logs: Vec::with_capacity(self.logs.len()),
             entries: Vec::with_capacity(self.entries.len()),
@@ -400,7 +414,7 @@ impl BatchBuilder {
         Laid {
             number: laid.number,
             time_ms: laid.time_ms,
-            records: laid.records.freeze(),
+            records,
             logs: laid.logs,
             entries: laid.entries,
             states: laid.states,

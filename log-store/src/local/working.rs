@@ -20,6 +20,9 @@ const SAVE_AFTER_ENTRIES: u32 = 256;
 /// Bytes of state for which one more entry may pass before it is kept again: large states are kept less often.
 const SAVE_BYTES_PER_ENTRY: usize = 1_024;
 
+/// Recent frame ids for which a log keeps room while it has none.
+const RECENT_KEPT: usize = 64;
+
 /// A log's state, as the writer has it.
 pub(crate) struct Working {
     pub(crate) known: Known,
@@ -65,6 +68,9 @@ impl Recent {
     /// Forgets the ids of entries up to this one.
     fn forget(&mut self, up_to: Offset) {
         while self.0.pop_front_if(|seen| seen.offset <= up_to).is_some() {}
+        if self.0.is_empty() && self.0.capacity() > RECENT_KEPT {
+            self.0 = VecDeque::new();
+        }
     }
 }
 
@@ -126,18 +132,21 @@ impl WorkingSet {
 
     /// Returns the offset and the time at which a log accepted a frame id before; the writer's own entries included.
     pub(crate) fn seen(&self, shared: &Shared, log: &LogId, id: &FrameId) -> Result<Option<(Offset, u64)>, StoreError> {
-        // Where a Trim let an id be accepted again, it is late, and counts.
-        if let Some(seen) = self.late.get(&(*log, *id)) {
-            return Ok(Some(*seen));
-        }
-        let in_memory = self.logs.peek(log).map(|working| &working.recent);
-        match in_memory
-            .or_else(|| self.aside.get(log))
-            .and_then(|recent| recent.find(id))
-        {
-            Some(seen) => Ok(Some((seen.offset, seen.time_ms))),
+        match self.seen_recently(log, id) {
+            Some(seen) => Ok(Some(seen)),
             None => shared.index()?.seen(log, id),
         }
+    }
+
+    /// The same, as far as the index lacks it.
+    fn seen_recently(&self, log: &LogId, id: &FrameId) -> Option<(Offset, u64)> {
+        let in_memory = self.logs.peek(log).map(|working| &working.recent);
+        let recent = in_memory
+            .or_else(|| self.aside.get(log))
+            .and_then(|recent| recent.find(id));
+        // After a Trim an id may have been accepted again: it may be at two places, and the last one counts.
+        let recent = recent.map(|seen| (seen.offset, seen.time_ms));
+        recent.max(self.late.get(&(*log, *id)).copied())
     }
 
     /// An entry was folded whose id [`Working::took`] does not hold.
@@ -225,16 +234,181 @@ impl WorkingSet {
             if working.unsaved > 0 {
                 saved.push((log, working.known.encode()));
             }
-            if !working.recent.0.is_empty() {
-                self.aside.insert(log, working.recent);
-            }
+            self.set_aside(log, working.recent);
         }
         saved
+    }
+
+    fn set_aside(&mut self, log: LogId, recent: Recent) {
+        if !recent.0.is_empty() {
+            self.aside.insert(log, recent);
+        }
     }
 
     /// All states that the index does not have as they are.
     pub(crate) fn unsaved(&self) -> Vec<(LogId, Bytes)> {
         let unsaved = self.logs.iter().filter(|(_, working)| working.unsaved > 0);
         unsaved.map(|(log, working)| (*log, working.known.encode())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::batch::{BatchEntry, BatchLog};
+    use super::*;
+    use proptest::prelude::*;
+    use skytale_proto::ChannelId;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// An entry of a log with this id.
+        Accept(usize, u8),
+        /// The batch is durable, and the index has all but so many of them.
+        Durable(u64),
+        /// The state leaves memory.
+        Evict(usize),
+        RollBack,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            12 => (0..2usize, 0..12u8).prop_map(|(log, id)| Step::Accept(log, id)),
+            4 => (0..4u64).prop_map(Step::Durable),
+            2 => (0..2usize).prop_map(Step::Evict),
+            1 => Just(Step::RollBack),
+        ]
+    }
+
+    /// The writer's ids beside a plain table of them.
+    struct Beside {
+        set: WorkingSet,
+        table: HashMap<(LogId, FrameId), (Offset, u64)>,
+        heads: [u64; 2],
+        batches: Vec<Arc<Batch>>,
+        /// Entries that are not durable yet.
+        open: Vec<(usize, Seen)>,
+        indexed: u64,
+    }
+
+    fn log(index: usize) -> LogId {
+        ChannelId::from_bytes([index as u8; 16]).log()
+    }
+
+    impl Beside {
+        fn accept(&mut self, index: usize, id: u8) {
+            self.heads[index] += 1;
+            let seen = Seen {
+                id: FrameId::from_bytes([id; 16]),
+                offset: Offset::new(self.heads[index]),
+                time_ms: self.heads[index] * 10,
+            };
+            let log = log(index);
+            if self.set.logs.peek(&log).is_none() {
+                let working = Working {
+                    known: Known::new(log),
+                    slot: (0, 0),
+                    unsaved: 0,
+                    changed: false,
+                    save: false,
+                    weight_bytes: 0,
+                    recent: self.set.aside.remove(&log).unwrap_or_default(),
+                };
+                self.set.logs.put(log, working);
+            }
+            let is_late = !self.set.logs.get_mut(&log).expect("put in").took(seen);
+            if is_late {
+                self.set.late(log, seen);
+            }
+            self.table.insert((log, seen.id), (seen.offset, seen.time_ms));
+            self.open.push((index, seen));
+        }
+
+        fn durable(&mut self, behind: u64) {
+            let logs = (0..2).map(|index| BatchLog {
+                log: log(index),
+                first: Offset::FIRST,
+                head: Offset::new(self.heads[index]),
+                first_available: Offset::FIRST,
+                changed: None,
+            });
+            let entries = self.open.drain(..).map(|(index, seen)| BatchEntry {
+                log: index as u32,
+                at: 0,
+                length: 0,
+                offset: seen.offset,
+                id: seen.id,
+                time_ms: seen.time_ms,
+            });
+            let batch = Arc::new(Batch {
+                number: self.batches.len() as u64 + 1,
+                time_ms: 0,
+                segment: 0,
+                mark_at: 0,
+                start: 0,
+                records: Bytes::new(),
+                logs: logs.collect(),
+                entries: entries.collect(),
+                states: Vec::new(),
+                saved: Vec::new(),
+            });
+            self.batches.push(batch.clone());
+            let indexed = self.indexed.max(batch.number.saturating_sub(behind));
+            self.set.durable(&batch, indexed);
+            for batch in &self.batches[self.indexed as usize..indexed as usize] {
+                for entry in &batch.entries {
+                    let key = (batch.log_of(entry), entry.id);
+                    if self.table.get(&key).is_some_and(|(offset, _)| *offset == entry.offset) {
+                        self.table.remove(&key);
+                    }
+                }
+            }
+            self.indexed = indexed;
+        }
+
+        fn roll_back(&mut self) {
+            self.set.roll_back();
+            self.table.clear();
+            for batch in &self.batches[self.indexed as usize..] {
+                for entry in &batch.entries {
+                    let seen = (entry.offset, entry.time_ms);
+                    self.table.insert((batch.log_of(entry), entry.id), seen);
+                }
+            }
+            for (index, _) in self.open.drain(..) {
+                self.heads[index] -= 1;
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        /// An id may be accepted again at any time here, as after a Trim.
+        #[test]
+        fn what_the_index_lacks_is_where_it_was_accepted_last(steps in proptest::collection::vec(step(), 1..60)) {
+            let mut beside = Beside {
+                set: WorkingSet::new(),
+                table: HashMap::new(),
+                heads: [0; 2],
+                batches: Vec::new(),
+                open: Vec::new(),
+                indexed: 0,
+            };
+            for step in steps {
+                match step {
+                    Step::Accept(index, id) => beside.accept(index, id),
+                    Step::Durable(behind) => beside.durable(behind),
+                    Step::Evict(index) => {
+                        if let Some(working) = beside.set.logs.pop(&log(index)) {
+                            beside.set.set_aside(log(index), working.recent);
+                        }
+                    }
+                    Step::RollBack => beside.roll_back(),
+                }
+                for (index, id) in (0..2).flat_map(|index| (0..12).map(move |id| (log(index), FrameId::from_bytes([id; 16])))) {
+                    let seen = beside.set.seen_recently(&index, &id);
+                    prop_assert_eq!(seen, beside.table.get(&(index, id)).copied());
+                }
+            }
+        }
     }
 }

@@ -67,9 +67,9 @@ impl FrameIds {
         let mut change = self.change.lock();
         if let Some(newest) = change.get_mut(log).filter(|newest| least > **newest) {
             // After all that is there: nothing needs to be read.
-            self.write(log, None, ids)?;
+            // First: where a write fails half way, too great is safe.
             *newest = greatest;
-            return Ok(());
+            return self.write(log, None, ids);
         }
         let mut rest = ids.as_slice();
         while let Some(first) = rest.first() {

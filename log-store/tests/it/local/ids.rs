@@ -41,7 +41,7 @@ async fn an_id_is_known_in_whatever_order_ids_came() {
     let channels: Vec<ChannelId> = (0..12).map(|_| ChannelId::generate()).collect();
     let creates: Vec<Frame> = channels.iter().map(|channel| create(*channel)).collect();
     all(&store, &creates).await;
-    // Ascending, then one that is late, again and again: 10, 20, 11, 30, 21, ...
+    // Ascending, and each followed by one that is late: 10, 1, 20, 11, 30, 21, ...
     let numbers = (1..24_u64).flat_map(|number| [number * 10, number * 10 - 9]);
     let frames: Vec<Frame> = numbers
         .flat_map(|number| {
