@@ -66,8 +66,7 @@ impl FrameIds {
         };
         let mut change = self.change.lock();
         if let Some(newest) = change.get_mut(log).filter(|newest| least > **newest) {
-            // After all that is there: nothing needs to be read.
-            // First: where a write fails half way, too great is safe.
+            // After all that is there: nothing needs to be read. If the write fails half way, too great an id is safe.
             *newest = greatest;
             return self.write(log, None, ids);
         }
