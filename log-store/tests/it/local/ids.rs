@@ -3,6 +3,7 @@
 use super::script::{ALICE, at, close, create, open, small};
 use skytale_log_store::{LocalStore, LogStore as _};
 use skytale_proto::{ChannelId, Detail, Frame, FrameId, Header, LogId, Offset};
+use std::time::Duration;
 use tempfile::tempdir;
 
 /// A frame with an id of this number.
@@ -63,25 +64,42 @@ async fn an_id_is_known_in_whatever_order_ids_came() {
     close(store).await;
 }
 
+fn package(number: u64) -> Frame {
+    let detail = Detail::KeyPackage {
+        last_resort: false,
+        account: None,
+    };
+    numbered(ALICE.log(), number, 0, detail)
+}
+
+fn trim(number: u64, up_to: u64) -> Frame {
+    numbered(ALICE.log(), number, 0, Detail::Trim { up_to: at(up_to) })
+}
+
 #[tokio::test]
 async fn an_id_that_a_trim_lets_in_again_is_at_its_last_place() {
     let dir = tempdir().expect("a folder");
     let store = open(small(dir.path())).await;
-    let log = ALICE.log();
-    let package = |number| {
-        let detail = Detail::KeyPackage {
-            last_resort: false,
-            account: None,
-        };
-        numbered(log, number, 0, detail)
-    };
-    let trim = numbered(log, 30, 0, Detail::Trim { up_to: at(1) });
-    let frames = [package(10), package(20), trim, package(10), package(10)];
+    let frames = [package(10), package(20), trim(30, 1), package(10), package(10)];
     let accepted = all(&store, &frames).await;
     let offsets = [(1, false), (2, false), (3, false), (4, false), (4, true)];
     assert_eq!(accepted, offsets.map(|(offset, duplicate)| (at(offset), duplicate)));
     close(store).await;
     let store = open(small(dir.path())).await;
     assert_eq!(all(&store, &frames[3..4]).await, [(at(4), true)]);
+    close(store).await;
+}
+
+/// The index takes the first id in; the late one is still to come into it when the Trim, with a lesser id, lets it in again.
+#[tokio::test]
+async fn a_late_id_that_a_trim_lets_in_again_is_at_its_last_place() {
+    let dir = tempdir().expect("a folder");
+    let store = open(small(dir.path())).await;
+    assert_eq!(all(&store, &[package(20)]).await, [(at(1), false)]);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(all(&store, &[package(10)]).await, [(at(2), false)]);
+    let frames = [trim(5, 2), package(10), package(10)];
+    let expected = [(at(3), false), (at(4), false), (at(4), true)];
+    assert_eq!(all(&store, &frames).await, expected);
     close(store).await;
 }
