@@ -25,6 +25,23 @@ need_build_tools() {
     command -v cargo >/dev/null || { echo "cargo is needed: https://rustup.rs" >&2; return 1; }
 }
 
+# SQLCipher needs OpenSSL, and a release builds its own copy: minutes of a first build. Here Debian's library is linked instead,
+# statically, so that packages need no other libraries than a release's. Where there is none, the copy is built.
+need_openssl_library() {
+    if [ -n "${OPENSSL_NO_VENDOR:-}" ] || [ "$(uname -s)" != Linux ]; then return; fi
+    openssl_library || install_debian libssl-dev pkg-config || true
+    if openssl_library; then
+        export OPENSSL_NO_VENDOR=1 OPENSSL_STATIC=1
+    else
+        echo "no static OpenSSL 3 here (Debian: libssl-dev, pkg-config): it is built, which takes minutes" >&2
+    fi
+}
+
+openssl_library() {
+    command -v pkg-config >/dev/null && pkg-config --exists 'openssl >= 3' &&
+        [ -e "$(pkg-config --variable=libdir openssl)/libcrypto.a" ]
+}
+
 # Tests start PostgreSQL servers of their own; they need its programs, not a running server.
 need_postgres() {
     command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || install_debian postgresql

@@ -392,13 +392,18 @@ fn members_that_are_removed_and_come_again_read_what_is_theirs() {
         let mut line = vec!["again.skw", "--local", "--out", &out];
         line.extend(keep_order.then_some("--keep-order"));
         let report = passed(&place, &line);
-        // The commit that adds it and ten messages, twice, and the commit that removes it; and eleven for the one that read once.
-        assert_eq!(
-            number(&report["totals"]["delivered"]),
-            11 + 1 + 11 + 11,
-            "{}",
-            report["totals"]
-        );
+        let totals = &report["totals"];
+        // The commit that adds it and ten messages, twice, and the commit that removes it.
+        let followed = 11 + 1 + 11;
+        // The other reads up to the head once: a commit and ten messages. Without an order among agents it may come
+        // earlier or later than the author on a busy machine.
+        let entries = 33;
+        let once = match keep_order {
+            true => 11..=11,
+            false => 1..=entries,
+        };
+        let read_once = number(&totals["delivered"]).checked_sub(followed);
+        assert!(read_once.is_some_and(|read| once.contains(&read)), "{totals}");
         assert_eq!(report["totals"]["sent"], report["planned"]["appends"]);
     }
 }
