@@ -58,6 +58,11 @@ impl Engine {
         let result = result?;
         let events = tx.events;
         provider.flush()?;
+        if self.crypto.signatures().is_awaited() {
+            // Most of a commit is encrypting and writing pages. While other threads verify, that is done ahead; without
+            // the commit's own page they are nothing.
+            sql.cache_flush().map_err(VaultError::from)?;
+        }
         // Nothing leaves the transaction before the signatures of its messages have been verified.
         if !self.crypto.signatures().settle() {
             return Err(EngineError::mls("verifying signatures", "one of a batch is not valid"));
@@ -77,6 +82,8 @@ impl Engine {
         let mut channel = self.take(id)?;
         let result = self.transact(durability, |tx| {
             let result = change(tx, &mut channel)?;
+            // Verified elsewhere while this thread writes.
+            tx.provider.hand_over_signatures();
             if let Some(group) = channel.group.as_mut() {
                 mls::settle_secrets(group, tx.provider)?;
             }

@@ -82,6 +82,11 @@ impl<'a> Provider<'a> {
         self.crypto.signatures().allow_batches();
     }
 
+    /// See [`Signatures::hand_over_rest`].
+    pub(crate) fn hand_over_signatures(&self) {
+        self.crypto.signatures().hand_over_rest();
+    }
+
     /// See [`Signatures::deferring`].
     pub(crate) fn deferring_signatures<T>(&self, process: impl FnOnce() -> T) -> T {
         self.crypto.signatures().deferring(process)

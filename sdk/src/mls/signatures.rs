@@ -14,8 +14,8 @@ use openmls_traits::types::CryptoError;
 use parking_lot::Mutex;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 
 /// Signatures in a batch that another thread verifies. A batch of 32 costs 15 µs a signature, one of 256 costs 11 µs.
@@ -118,12 +118,64 @@ struct State {
     batches_allowed: bool,
     is_deferring: bool,
     open: Batch,
-    /// Batches that other threads verify, and how many of them have no answer yet.
-    handed_over: Option<(Sender<bool>, Receiver<bool>)>,
-    unanswered: usize,
+    handed_over: HandedOver,
+    /// Whether a full batch of this transaction was bad where no other thread verifies.
+    full_batch_failed: bool,
     batch_failed: bool,
     distrusted: Distrusted,
     counts: SignatureCounts,
+}
+
+/// Batches for other threads.
+#[derive(Default)]
+struct HandedOver {
+    /// Each until a thread takes it.
+    batches: Vec<Arc<Mutex<Option<Batch>>>>,
+    answers: Option<(Sender<bool>, Receiver<bool>)>,
+}
+
+impl HandedOver {
+    fn push(&mut self, batch: Batch, pool: &ThreadPool) {
+        let batch = Arc::new(Mutex::new(Some(batch)));
+        let (sender, _) = self.answers.get_or_insert_with(channel);
+        let sender = sender.clone();
+        self.batches.push(Arc::clone(&batch));
+        pool.spawn(move || {
+            let taken = batch.lock().take();
+            if let Some(batch) = taken {
+                // Nobody waits for the answer if the transaction has ended.
+                let _ = sender.send(batch.is_valid());
+            }
+        });
+    }
+
+    /// Verifies what no thread has begun, waits for the rest, and returns whether all batches are valid.
+    fn settle(&mut self) -> bool {
+        let Self { batches, answers } = std::mem::take(self);
+        let mut begun = 0;
+        let mut all_valid = true;
+        // Threads take the oldest first.
+        for batch in batches.iter().rev() {
+            let taken = batch.lock().take();
+            match taken {
+                Some(batch) => all_valid &= batch.is_valid(),
+                None => begun += 1,
+            }
+        }
+        if let Some((sender, answers)) = answers {
+            // A thread that panics gives no answer.
+            drop(sender);
+            all_valid &= answers.iter().take(begun).filter(|is_valid| *is_valid).count() == begun;
+        }
+        all_valid
+    }
+
+    /// Gives up batches that no thread has begun, and the answers for the others.
+    fn abandon(&mut self) {
+        for batch in std::mem::take(self).batches {
+            batch.lock().take();
+        }
+    }
 }
 
 /// Keys whose signatures were bad before: they are verified at once, so that a member that signs badly costs one
@@ -182,9 +234,8 @@ impl Signatures {
         state.batches_allowed = false;
         state.is_deferring = false;
         state.open = Batch::default();
-        // Answers to an earlier transaction go nowhere.
-        state.handed_over = None;
-        state.unanswered = 0;
+        state.handed_over.abandon();
+        state.full_batch_failed = false;
     }
 
     /// Allows batches in this transaction.
@@ -192,17 +243,29 @@ impl Signatures {
         self.state.lock().batches_allowed = true;
     }
 
+    /// Hands the open batch over, although it is not full: this transaction adds no more signatures.
+    pub(crate) fn hand_over_rest(&self) {
+        let mut state = self.state.lock();
+        if let Some(pool) = pool()
+            && !state.open.signatures.is_empty()
+        {
+            let rest = std::mem::take(&mut state.open);
+            state.handed_over.push(rest, pool);
+        }
+    }
+
+    /// Whether other threads have batches of this transaction.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.state.lock().handed_over.batches.is_empty()
+    }
+
     /// Verifies all signatures of this transaction that were put into batches. Returns whether all are valid.
     pub(crate) fn settle(&self) -> bool {
         let mut state = self.state.lock();
         let open = std::mem::take(&mut state.open);
         let mut all_valid = open.signatures.is_empty() || open.is_valid();
-        let unanswered = std::mem::take(&mut state.unanswered);
-        if let Some((sender, answers)) = state.handed_over.take() {
-            // A thread that panics gives no answer.
-            drop(sender);
-            all_valid &= answers.iter().take(unanswered).filter(|is_valid| *is_valid).count() == unanswered;
-        }
+        all_valid &= state.handed_over.settle();
+        all_valid &= !std::mem::take(&mut state.full_batch_failed);
         if !all_valid {
             state.batch_failed = true;
             state.counts.repeated += 1;
@@ -231,16 +294,9 @@ impl State {
             return;
         }
         let full = std::mem::take(&mut self.open);
-        let (sender, _) = self.handed_over.get_or_insert_with(channel);
-        let sender = sender.clone();
-        self.unanswered += 1;
-        let answer = move || {
-            // Nobody waits for the answer if the transaction has ended.
-            let _ = sender.send(full.is_valid());
-        };
         match pool {
-            Some(pool) => pool.spawn(answer),
-            None => answer(),
+            Some(pool) => self.handed_over.push(full, pool),
+            None => self.full_batch_failed |= !full.is_valid(),
         }
     }
 }

@@ -307,3 +307,61 @@ fn channels_without_a_label_that_others_made_are_invitations_in_a_vault_of_befor
         .expect("read");
     assert_eq!(cause, 0);
 }
+
+fn values(vault: &Vault) -> u64 {
+    let count = vault
+        .sql()
+        .query_row("SELECT count(*) FROM meta WHERE key LIKE 'ahead%'", [], |row| {
+            row.get::<_, i64>(0)
+        });
+    u64::try_from(count.expect("counted")).expect("a count")
+}
+
+#[test]
+fn pages_that_are_written_ahead_of_a_commit_are_nothing_without_it() {
+    let (folder, path) = folder();
+    let marker = b"a-marker-that-nobody-may-read";
+    let value = marker.repeat(40);
+    let vault = Vault::open(&path, &raw(1)).expect("opens");
+    let write = |number: u32| {
+        let row = rusqlite::params![format!("ahead-{number}"), value];
+        vault
+            .sql()
+            .execute("INSERT INTO meta VALUES (?1, ?2)", row)
+            .expect("written");
+    };
+    let log = folder.path().join("vault.db-wal");
+    // The write-ahead log may begin again at its start: what differs counts.
+    let bytes = || std::fs::read(&log).expect("readable");
+    for (round, commits) in [false, true].into_iter().enumerate() {
+        let transaction = vault.begin(Durability::Now).expect("begun");
+        for number in 0..200 {
+            write(number);
+        }
+        let before = bytes();
+        vault.sql().cache_flush().expect("written ahead");
+        let after = bytes();
+        let same = before
+            .iter()
+            .zip(&after)
+            .filter(|(before, after)| before == after)
+            .count();
+        assert!(after.len() - same > 200_000, "pages are on their way to the disk");
+        // What a process that opens the vault after a crash finds.
+        let crashed = folder.path().join(format!("crashed-{round}"));
+        std::fs::create_dir(&crashed).expect("a folder");
+        let copied = crashed.join("vault.db");
+        std::fs::copy(&path, &copied).expect("copied");
+        std::fs::copy(&log, crashed.join("vault.db-wal")).expect("copied");
+        let ahead = std::fs::read(crashed.join("vault.db-wal")).expect("readable");
+        assert!(!ahead.windows(marker.len()).any(|window| window == marker));
+        assert_eq!(values(&Vault::open(&copied, &raw(1)).expect("opens")), 0);
+        match commits {
+            false => drop(transaction),
+            true => transaction.commit().expect("committed"),
+        }
+        assert_eq!(values(&vault), if commits { 200 } else { 0 });
+    }
+    drop(vault);
+    assert_eq!(values(&Vault::open(&path, &raw(1)).expect("opens")), 200);
+}

@@ -28,6 +28,7 @@ fn together(all: &[Signed]) -> bool {
         let put = signatures.deferring(|| signatures.verify(key, data, signature));
         assert_eq!(put, Ok(()), "judged later");
     }
+    signatures.hand_over_rest();
     signatures.settle()
 }
 
@@ -243,4 +244,73 @@ proptest! {
         }
         prop_assert_eq!(together(&all), all.iter().all(alone));
     }
+}
+
+/// Occupies all threads that verify, until it is dropped. Two would wait for each other's threads.
+struct Occupied {
+    _held: Vec<Sender<()>>,
+    _alone: parking_lot::MutexGuard<'static, ()>,
+}
+
+impl Occupied {
+    fn all() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock();
+        let threads = pool().map_or(0, ThreadPool::current_num_threads);
+        let (began, begun) = channel();
+        let hold = |_| {
+            let (release, released) = channel::<()>();
+            let began = began.clone();
+            if let Some(pool) = pool() {
+                pool.spawn(move || {
+                    let _ = began.send(());
+                    let _ = released.recv();
+                });
+            }
+            release
+        };
+        let held = (0..threads).map(hold).collect();
+        assert_eq!(begun.iter().take(threads).count(), threads);
+        Self {
+            _held: held,
+            _alone: alone,
+        }
+    }
+}
+
+#[test]
+fn batches_that_no_thread_has_begun_are_verified_where_they_are_awaited() {
+    let occupied = Occupied::all();
+    let mut all: Vec<Signed> = (0..200).map(sound).collect();
+    assert!(together(&all), "and it does not wait for the threads");
+    for bad in [0, 100, 199] {
+        all[bad].2[40] ^= 1;
+        assert!(!together(&all), "signature {bad} is bad");
+        all[bad].2[40] ^= 1;
+    }
+    drop(occupied);
+}
+
+#[test]
+fn batches_of_a_transaction_that_ended_are_given_up() {
+    let occupied = Occupied::all();
+    let signatures = Signatures::default();
+    signatures.start();
+    signatures.allow_batches();
+    let (key, data, mut signature) = sound(1);
+    signature[40] ^= 1;
+    for _ in 0..100 {
+        assert_eq!(
+            signatures.deferring(|| signatures.verify(&key, &data, &signature)),
+            Ok(())
+        );
+    }
+    signatures.hand_over_rest();
+    // The next one has only its own.
+    signatures.start();
+    let batches = signatures.state.lock().handed_over.batches.len();
+    assert_eq!(batches, 0);
+    drop(occupied);
+    assert!(signatures.settle());
+    assert!(!signatures.take_batch_failed());
 }
