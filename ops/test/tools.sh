@@ -31,15 +31,25 @@ need_openssl_library() {
     if [ -n "${OPENSSL_NO_VENDOR:-}" ] || [ "$(uname -s)" != Linux ]; then return; fi
     openssl_library || install_debian libssl-dev pkg-config || true
     if openssl_library; then
-        export OPENSSL_NO_VENDOR=1 OPENSSL_STATIC=1
+        OPENSSL_LIB_DIR=$(pkg-config --variable=libdir openssl)
+        OPENSSL_INCLUDE_DIR=$(pkg-config --variable=includedir openssl)
+        export OPENSSL_NO_VENDOR=1 OPENSSL_STATIC=1 OPENSSL_LIB_DIR OPENSSL_INCLUDE_DIR
     else
         echo "no static OpenSSL 3 here (Debian: libssl-dev, pkg-config): it is built, which takes minutes" >&2
     fi
 }
 
+# Whether a program can be linked with a static OpenSSL 3, and needs no other library for it.
 openssl_library() {
-    command -v pkg-config >/dev/null && pkg-config --exists 'openssl >= 3' &&
-        [ -e "$(pkg-config --variable=libdir openssl)/libcrypto.a" ]
+    local folder program code=0
+    command -v pkg-config >/dev/null && pkg-config --exists 'openssl >= 3' 'openssl < 4' || return 1
+    folder=$(pkg-config --variable=libdir openssl)
+    program=$(mktemp)
+    printf '#include <openssl/evp.h>\nint main(void) { return EVP_sha512() == 0; }\n' |
+        cc -I"$(pkg-config --variable=includedir openssl)" -o "$program" -x c - -x none "$folder/libcrypto.a" -ldl -lpthread 2>/dev/null &&
+        "$program" || code=1
+    rm -f "$program"
+    return "$code"
 }
 
 # Tests start PostgreSQL servers of their own; they need its programs, not a running server.

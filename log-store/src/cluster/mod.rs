@@ -61,14 +61,24 @@ const PORTS: std::ops::Range<u16> = 10_000..32_000;
 /// again: so no other cluster gets them.
 static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
+/// [`PORTS`], or this process's part of them: `TEST_PORTS=START-END`. Others that run beside it have other parts.
+fn ports() -> std::ops::Range<u16> {
+    let part = std::env::var("TEST_PORTS").ok();
+    let part = part.as_deref().and_then(|part| part.split_once('-'));
+    let part = part.and_then(|(start, end)| Some(start.parse().ok()?..end.parse().ok()?));
+    part.filter(|part: &std::ops::Range<u16>| !part.is_empty())
+        .unwrap_or(PORTS)
+}
+
 /// Ports that are free, each held until its listener is dropped, and that this process gives out only once.
 fn free_ports(count: usize) -> Vec<TcpListener> {
     let mut given = GIVEN.lock().expect("nobody panicked");
+    let ports = ports();
     let mut held = Vec::new();
     while held.len() < count {
         let mut random = [0; 2];
         getrandom::fill(&mut random).expect("random bytes");
-        let port = PORTS.start + u16::from_le_bytes(random) % (PORTS.end - PORTS.start);
+        let port = ports.start + u16::from_le_bytes(random) % (ports.end - ports.start);
         if given.insert(port) {
             held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
         }

@@ -102,6 +102,8 @@ fn pool() -> Option<&'static ThreadPool> {
         let threads = processors.saturating_sub(1).min(THREADS_MAX);
         let builder = ThreadPoolBuilder::new().num_threads(threads);
         let builder = builder.thread_name(|number| format!("skytale-verify-{number}"));
+        // A batch without an answer is not valid.
+        let builder = builder.panic_handler(|_| tracing::error!("verifying signatures panicked"));
         (threads > 0).then(|| builder.build().ok()).flatten()
     })
     .as_ref()

@@ -96,17 +96,27 @@ impl Place {
 /// Ports that no system gives to a request for any port.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
+/// [`PORTS`], or this process's part of them: `TEST_PORTS=START-END`. Others that run beside it have other parts.
+fn ports() -> std::ops::Range<u16> {
+    let part = std::env::var("TEST_PORTS").ok();
+    let part = part.as_deref().and_then(|part| part.split_once('-'));
+    let part = part.and_then(|(start, end)| Some(start.parse().ok()?..end.parse().ok()?));
+    part.filter(|part: &std::ops::Range<u16>| !part.is_empty())
+        .unwrap_or(PORTS)
+}
+
 /// A port that nothing uses, by TCP or UDP, and that no other test of this process gets: a server may leave it and come back.
 pub(crate) fn free_port() -> u16 {
     static NEXT: Mutex<Option<u16>> = Mutex::new(None);
     let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
+    let ports = ports();
     loop {
         let port = next.unwrap_or_else(|| {
             let mut random = [0; 2];
             getrandom::fill(&mut random).expect("random bytes");
-            PORTS.start + u16::from_le_bytes(random) % (PORTS.end - PORTS.start)
+            ports.start + u16::from_le_bytes(random) % (ports.end - ports.start)
         });
-        *next = Some(if port + 1 < PORTS.end { port + 1 } else { PORTS.start });
+        *next = Some(if port + 1 < ports.end { port + 1 } else { ports.start });
         let any = (Ipv4Addr::UNSPECIFIED, port);
         if TcpListener::bind(any).is_ok() && UdpSocket::bind(any).is_ok() {
             return port;
