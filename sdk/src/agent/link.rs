@@ -1,7 +1,7 @@
 //! Starting and stopping an agent's background work: one change at a time.
 //!
 //! Each change runs in a task, which makes progress even if the caller stops polling. So a caller never holds a lock
-//! that another one needs, and a started change is finished.
+//! that another one needs, and a started change is finished. Changes are made in the order in which they were started.
 
 use super::core::Core;
 use super::course::Course;
@@ -10,11 +10,13 @@ use super::tokens::Tokens;
 use super::{AgentError, DriverConfig, RelaySource, runtime};
 use crate::net::relay::{Endpoint, NetworkConfig};
 use crate::net::{RelayError, TokenSource};
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use skytale_proto::{Code, EndpointId, Region};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -71,16 +73,17 @@ impl Link {
             if state.closing || self.core.is_shut() {
                 return Err(AgentError::Closed);
             }
-            if state.is_driving() {
+            // It may be about to end.
+            if state.is_driving() && self.changing.try_lock().is_ok() {
                 return Ok(());
             }
             let here = runtime::current()?;
             state.home = Some(here.clone());
             here
         };
-        let link = Arc::clone(self);
+        let (link, turn) = (Arc::clone(self), self.turn());
         let beginning = async move {
-            let _changing = Arc::clone(&link.changing).lock_owned().await;
+            let _changing = turn.await;
             Box::pin(link.begin()).await
         };
         let begun = here.spawn(beginning.instrument(self.core.span()));
@@ -89,6 +92,18 @@ impl Link {
                 reason: format!("the background work could not be started: {failed}"),
             })
         })
+    }
+
+    /// Takes a place behind the changes that were started before. Tasks begin in any order.
+    fn turn(&self) -> impl Future<Output = OwnedMutexGuard<()>> + Send + use<> {
+        let mut turn = Box::pin(Arc::clone(&self.changing).lock_owned());
+        let at_once = (&mut turn).now_or_never();
+        async move {
+            match at_once {
+                Some(changing) => changing,
+                None => turn.await,
+            }
+        }
     }
 
     async fn begin(&self) -> Result<(), AgentError> {
@@ -156,9 +171,9 @@ impl Link {
         let Some(home) = self.state.lock().home.clone() else {
             return;
         };
-        let link = Arc::clone(self);
+        let (link, turn) = (Arc::clone(self), self.turn());
         let ending = async move {
-            let _changing = Arc::clone(&link.changing).lock_owned().await;
+            let _changing = turn.await;
             link.end().await;
         };
         let ended = home.spawn(ending.instrument(self.core.span()));

@@ -232,6 +232,29 @@ async fn futures_of_every_call_that_are_not_polled_hold_up_nobody() {
     drop(held);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn changes_are_made_in_the_order_in_which_they_were_started() {
+    let world = World::new().await;
+    let alice = world.agent("alice").await;
+    let mut held = Vec::new();
+    for round in 0..30 {
+        let agent = alice.clone();
+        held.extend(begin(async move { agent.connect().await }));
+        soon("disconnected", alice.disconnect()).await;
+        assert!(!alice.is_connected(), "round {round}: the connect before it came after");
+        // Nothing that was started is left to connect it again.
+        tokio::task::yield_now().await;
+        assert!(!alice.is_connected(), "round {round}");
+        soon("connected", alice.connect()).await.expect("a socket");
+        let agent = alice.clone();
+        held.extend(begin(async move { agent.disconnect().await }));
+        soon("connected", alice.connect()).await.expect("a socket");
+        soon("a session", alice.connected()).await.expect("a session");
+    }
+    soon("closed", alice.close(Duration::from_secs(5))).await;
+    drop(held);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn futures_of_every_call_may_be_dropped() {
     let world = World::new().await;
