@@ -35,8 +35,8 @@ pub(super) struct Link {
     pub(super) config: DriverConfig,
     pub(super) secret: Zeroizing<[u8; 32]>,
     pub(super) state: Mutex<State>,
-    /// Held only by tasks.
-    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
+    /// Held only by tasks; callers take a place in its queue. Replaced if a task with a place will never run.
+    pub(super) changing: Mutex<Arc<tokio::sync::Mutex<()>>>,
 }
 
 #[derive(Default)]
@@ -74,7 +74,7 @@ impl Link {
                 return Err(AgentError::Closed);
             }
             // It may be about to end.
-            if state.is_driving() && self.changing.try_lock().is_ok() {
+            if state.is_driving() && self.changing.lock().try_lock().is_ok() {
                 return Ok(());
             }
             let here = runtime::current()?;
@@ -96,7 +96,8 @@ impl Link {
 
     /// Takes a place behind the changes that were started before. Tasks begin in any order.
     fn turn(&self) -> impl Future<Output = OwnedMutexGuard<()>> + Send + use<> {
-        let mut turn = Box::pin(Arc::clone(&self.changing).lock_owned());
+        let changing = Arc::clone(&self.changing.lock());
+        let mut turn = Box::pin(changing.lock_owned());
         let at_once = (&mut turn).now_or_never();
         async move {
             match at_once {
@@ -184,7 +185,8 @@ impl Link {
             Err(_) => ended.await.is_ok(),
         };
         if !done {
-            // Its runtime is gone with all its tasks, or nobody runs it.
+            // Its runtime is gone with all its tasks, or nobody runs it: later changes must not wait for that one.
+            *self.changing.lock() = Arc::default();
             let gone = self.state.lock().driving.take();
             drop(gone);
             self.core.bus.offline();

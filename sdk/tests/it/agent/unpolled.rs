@@ -256,6 +256,27 @@ async fn changes_are_made_in_the_order_in_which_they_were_started() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_in_a_runtime_that_nobody_runs_holds_up_no_later_one() {
+    let world = World::new().await;
+    let alice = world.agent("alice").await;
+    alice.disconnect().await;
+    let agent = alice.clone();
+    let connecting = std::thread::spawn(move || {
+        let idle = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let idle = idle.expect("a runtime");
+        idle.block_on(agent.connect()).expect("a socket");
+        idle
+    });
+    let idle = connecting.join().expect("no panic");
+    alice.disconnect().await;
+    assert!(!alice.is_connected());
+    soon("connected", alice.connect()).await.expect("a socket");
+    soon("a session", alice.connected()).await.expect("a session");
+    soon("closed", alice.close(Duration::from_secs(5))).await;
+    idle.shutdown_background();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn futures_of_every_call_may_be_dropped() {
     let world = World::new().await;
     let (alice, bob, carol) = (
